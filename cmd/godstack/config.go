@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+
+	"godstack/internal/app"
+)
+
+// config is the environment. Each variable is documented in .env.example.
+type config struct {
+	DatabaseURL string      `env:"DATABASE_URL"`
+	Addr        address     `env:"ADDR"         envDefault:"127.0.0.1:8080"`
+	PublicURL   origin      `env:"PUBLIC_URL"`
+	Env         environment `env:"ENV"          envDefault:"development"`
+	LogLevel    level       `env:"LOG_LEVEL"    envDefault:"info"`
+}
+
+// loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
+func loadConfig(environ []string) (config, error) {
+	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: env.ToMap(environ)})
+	if err != nil {
+		return config{}, explain(err)
+	}
+	if cfg.Env == production && cfg.DatabaseURL == "" {
+		return config{}, errors.New("DATABASE_URL: required where ENV is production")
+	}
+	return cfg, nil
+}
+
+// explain names the variables where the library names the struct's fields.
+func explain(err error) error {
+	all, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return err
+	}
+	var lines []error
+	for _, err := range all.Errors {
+		parse, ok := errors.AsType[env.ParseError](err)
+		if !ok {
+			lines = append(lines, err)
+			continue
+		}
+		field, _ := reflect.TypeFor[config]().FieldByName(parse.Name)
+		lines = append(lines, fmt.Errorf("%s: %w", field.Tag.Get("env"), parse.Err))
+	}
+	return errors.Join(lines...)
+}
+
+func (c config) app(log *slog.Logger) app.Config {
+	return app.Config{
+		DatabaseURL: c.DatabaseURL,
+		Addr:        string(c.Addr),
+		PublicURL:   string(c.PublicURL),
+		Development: c.Env == development,
+		Logger:      log,
+	}
+}
+
+// environment is where the program runs.
+type environment string
+
+const (
+	development environment = "development"
+	production  environment = "production"
+)
+
+func (e *environment) UnmarshalText(text []byte) error {
+	switch *e = environment(text); *e {
+	case development, production:
+		return nil
+	}
+	return fmt.Errorf("%q is neither %s nor %s", text, development, production)
+}
+
+// level is the least severity that is logged.
+type level slog.Level
+
+func (l *level) UnmarshalText(text []byte) error {
+	for name, value := range map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	} {
+		if strings.EqualFold(name, string(text)) {
+			*l = level(value)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of debug, info, warn and error", text)
+}
+
+// address is a host and a port to listen on.
+type address string
+
+func (a *address) UnmarshalText(text []byte) error {
+	*a = address(text)
+	_, port, err := net.SplitHostPort(string(text))
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no address such as 127.0.0.1:8080", text)
+	}
+	return nil
+}
+
+// origin is a scheme and a host; a slash at the end is dropped.
+type origin string
+
+func (o *origin) UnmarshalText(text []byte) error {
+	s := strings.TrimSuffix(string(text), "/")
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || s != u.Scheme+"://"+u.Host {
+		return fmt.Errorf("%q is no address such as https://example.com", text)
+	}
+	*o = origin(s)
+	return nil
+}

@@ -1,0 +1,131 @@
+// Command godstack is the program: it serves, migrates and seeds.
+//
+// It is the only place that reads flags and the environment; app does the rest.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"godstack/internal/app"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run executes a command and returns the exit code. It stops gracefully when ctx is done.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	root := command(environ)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(stderr, "godstack:", err)
+		return 1
+	}
+	return 0
+}
+
+// command builds the command line over one environment.
+func command(environ []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "godstack",
+		Short:         "A real-time application: one schema file in, a live GraphQL API out",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	// configured makes a command's function of one that takes the program's configuration.
+	configured := func(f func(cmd *cobra.Command, cfg app.Config) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(environ)
+			if err != nil {
+				return fmt.Errorf("environment: %w", err)
+			}
+			return f(cmd, cfg.app(newLogger(cfg, cmd.ErrOrStderr())))
+		}
+	}
+	root.AddCommand(
+		&cobra.Command{
+			Use:   "serve",
+			Short: "Serve the API, the playground and the health checks until a signal comes",
+			Args:  cobra.NoArgs,
+			RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+				a, err := app.Start(cmd.Context(), cfg)
+				if err != nil {
+					return err
+				}
+				cmd.Printf("GraphQL     %s/graphql\nPlayground  %[1]s/playground/\n", a.URL())
+				return a.Wait()
+			}),
+		},
+		&cobra.Command{
+			Use:   "migrate",
+			Short: "Bring the database's schema up to date",
+			Args:  cobra.NoArgs,
+			RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+				applied, err := app.Migrate(cmd.Context(), cfg)
+				if err != nil {
+					return err
+				}
+				cmd.Printf("%d migrations applied\n", applied)
+				return nil
+			}),
+		},
+		&cobra.Command{
+			Use:   "seed",
+			Short: "Fill an empty database with demonstration data",
+			Args:  cobra.NoArgs,
+			RunE:  configured(func(cmd *cobra.Command, cfg app.Config) error { return app.Seed(cmd.Context(), cfg) }),
+		},
+		&cobra.Command{
+			Use:   "version",
+			Short: "Print what was built",
+			Args:  cobra.NoArgs,
+			Run: func(cmd *cobra.Command, _ []string) {
+				info, _ := debug.ReadBuildInfo()
+				cmd.Println(version(info))
+			},
+		},
+	)
+	return root
+}
+
+// newLogger logs for people in development and for machines in production.
+func newLogger(cfg config, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: slog.Level(cfg.LogLevel)}
+	if cfg.Env == production {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// version tells the module's version, the commit and the toolchain, as far as the build knows them.
+func version(info *debug.BuildInfo) string {
+	if info == nil {
+		return "godstack, of an unknown build"
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	out := "godstack " + info.Main.Version
+	if commit := settings["vcs.revision"]; commit != "" {
+		out += ", commit " + commit
+		if settings["vcs.modified"] == "true" {
+			out += " with changes"
+		}
+		out += " of " + settings["vcs.time"]
+	}
+	return out + ", " + info.GoVersion
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/dbtest"
+)
+
+func TestMain(m *testing.M) {
+	if args := os.Getenv("GODSTACK_TEST_MAIN"); args != "" { // see TestSignals
+		os.Args = append([]string{"godstack"}, strings.Fields(args)...)
+		main()
+	}
+	dbtest.Main(m)
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"version"}, nil, &stdout, &stderr))
+	require.Regexp(t, `^godstack .*go1\.`, stdout.String())
+	require.Empty(t, stderr.String())
+
+	require.Equal(t, "godstack, of an unknown build", version(nil))
+	require.Equal(t, "godstack v1.2.0, commit abc with changes of 2026-01-02T03:04:05Z, go1.26.0", version(&debug.BuildInfo{
+		GoVersion: "go1.26.0", Main: debug.Module{Version: "v1.2.0"},
+		Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"}},
+	}))
+}
+
+func TestMistakesOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args    []string
+		environ []string
+		says    string
+	}{
+		{[]string{"sevre"}, nil, `godstack: unknown command "sevre" for "godstack"`},
+		{[]string{"serve", "now"}, nil, "godstack: unknown command"},
+		{[]string{"serve", "--port", "1"}, nil, "godstack: unknown flag: --port"},
+		{[]string{"serve"}, []string{"ENV=x"}, "godstack: environment: ENV:"},
+		{[]string{"migrate"}, []string{"ENV=production"}, "godstack: environment: DATABASE_URL: required"},
+		{[]string{"migrate"}, []string{"DATABASE_URL=postgres://localhost:x/"}, "godstack: parse database url:"},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, 1, run(t.Context(), c.args, c.environ, &stdout, &stderr), c.args)
+		require.Contains(t, stderr.String(), c.says)
+		require.Empty(t, stdout.String())
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	environ := []string{"ENV=production", "DATABASE_URL=" + dbtest.URL(t)}
+	require.Zero(t, run(t.Context(), []string{"migrate"}, environ, &stdout, &stderr), stderr.String())
+	require.Equal(t, "0 migrations applied\n", stdout.String())
+}
+
+func TestServeUntilTheContextIsDone(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	stdout, w := io.Pipe()
+	var stderr bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		environ := []string{"ENV=production", "ADDR=127.0.0.1:0", "DATABASE_URL=" + dbtest.URL(t)}
+		code <- run(ctx, []string{"serve"}, environ, w, &stderr)
+		_ = w.Close()
+	}()
+	banner := make([]byte, 4096)
+	n, err := stdout.Read(banner)
+	require.NoError(t, err, stderr.String())
+	url := regexp.MustCompile(`http://\S+/graphql`).FindString(string(banner[:n]))
+	resp, err := http.Post(url, "application/json", strings.NewReader(`{"query": "{ __typename }"}`)) //nolint:gosec // its own server
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	http.DefaultClient.CloseIdleConnections()
+	require.Equal(t, 200, resp.StatusCode)
+	stop()
+	require.Zero(t, <-code, stderr.String())
+	require.Contains(t, stderr.String(), `"msg":"request"`, "logs are JSON in production")
+}
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	log := newLogger(config{Env: development, LogLevel: level(slog.LevelWarn)}, &b)
+	log.Info("no")
+	log.Warn("yes", "n", 1)
+	require.Regexp(t, `^time=\S+ level=WARN msg=yes n=1\n$`, b.String())
+}
+
+// program runs the test's binary as the program and returns it with its address.
+func program(t *testing.T) (*exec.Cmd, string) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = []string{"GODSTACK_TEST_MAIN=serve", "ENV=production", "ADDR=127.0.0.1:0", "DATABASE_URL=" + dbtest.URL(t)}
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	banner := make([]byte, 4096)
+	n, err := stdout.Read(banner)
+	require.NoError(t, err)
+	return cmd, regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(string(banner[:n]))
+}
+
+func TestASignalStopsTheProgram(t *testing.T) {
+	t.Parallel()
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		cmd, _ := program(t)
+		require.NoError(t, cmd.Process.Signal(s))
+		require.NoError(t, cmd.Wait(), "exits with 0")
+	}
+}
+
+func TestASecondSignalKillsAtOnce(t *testing.T) {
+	t.Parallel()
+	cmd, addr := program(t)
+	// A request whose body never comes keeps the shutdown waiting.
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+	require.NoError(t, err)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	require.Contains(t, line, "100 Continue")
+
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	}, 10*time.Second, time.Millisecond, "the first signal closes the listener")
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal()) //nolint:forcetypeassert // on every unix
+}

@@ -1,0 +1,45 @@
+package schema
+
+import (
+	"net/mail"
+	"regexp"
+
+	"entgo.io/ent"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+
+	"godstack/internal/entity"
+)
+
+// User is a person who uses the application.
+type User struct{ ent.Schema }
+
+// Mixin of User.
+func (User) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+// Fields of User.
+func (User) Fields() []ent.Field {
+	return []ent.Field{
+		field.String("email").Unique().MaxLen(254).Validate(isAddress),
+		field.String("username").Unique().MaxLen(32).
+			Match(regexp.MustCompile(`^[a-z][a-z0-9_]{1,31}$`)).
+			Comment("2 to 32 lower-case letters, digits and underscores, a letter first."),
+		field.String("name").NotEmpty().MaxLen(100),
+		field.Enum("role").Values("user", "moderator", "admin").Default("user").
+			Annotations(entity.ReadOnly()),
+	}
+}
+
+// Edges of User.
+func (User) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.To("owned_threads", Thread.Type).Annotations(entity.ReadOnly()),
+		edge.From("threads", Thread.Type).Ref("members").Annotations(entity.ReadOnly()),
+		edge.To("messages", Message.Type).Annotations(entity.ReadOnly()),
+	}
+}
+
+func isAddress(s string) error {
+	_, err := mail.ParseAddress(s)
+	return err
+}

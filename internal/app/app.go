@@ -1,0 +1,191 @@
+// Package app is the composition root: a [Config] goes in, a running program comes out.
+//
+// Guarantees:
+//   - Nothing here reads flags or the environment; commands and tests say everything in Config.
+//   - [Start] returns a program that answers, or an error after which nothing is left running.
+//   - Parts end in the reverse of the order they began in: HTTP, background services, the pool, the private
+//     database. Where one part fails, all end, and [App.Wait] says which.
+//   - In production nobody is signed in by a header, introspection is off, and a database whose schema is older
+//     than the program is refused.
+//
+// It may import everything but cmd; only cmd and end-to-end tests import it.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"godstack/internal/server"
+	"godstack/web"
+)
+
+// Config says what to run. The zero value is a production server without a database, which [Start] refuses.
+type Config struct {
+	// DatabaseURL is a connection string of Postgres, with pgxpool's parameters such as pool_max_conns. Empty,
+	// which is for development alone: a private cluster below DataDir.
+	DatabaseURL string
+	// DataDir holds what the program keeps on disk in development. Default ".data".
+	DataDir string
+	// Addr is the address to listen on. Default 127.0.0.1:8080; port 0 takes a free one.
+	Addr string
+	// PublicURL is where browsers find the program, such as https://example.com. Default: Addr by http.
+	PublicURL string
+	// Development migrates at the start, allows introspection and takes the header X-Dev-User for a sign-in.
+	Development bool
+	// Logger takes all logs. Nil: none.
+	Logger *slog.Logger
+	// Server tunes limits and timeouts; Introspection and Origins are set from the fields above.
+	Server server.Config
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.DatabaseURL == "" && !c.Development {
+		return c, errors.New("app: DatabaseURL is required in production")
+	}
+	if c.DataDir == "" {
+		c.DataDir = ".data"
+	}
+	if c.Addr == "" {
+		c.Addr = "127.0.0.1:8080"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Server.Introspection = c.Development
+	if c.PublicURL != "" {
+		c.Server.Origins = append(slices.Clip(c.Server.Origins), c.PublicURL)
+	}
+	return c, nil
+}
+
+// App is a running program.
+type App struct {
+	url  string
+	stop context.CancelFunc
+	done chan struct{} // closed when everything has ended
+	err  error         // valid after done
+}
+
+// service is a part that runs in the background until ctx is done. Its name is for errors.
+type service struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// Start starts the program, which runs until ctx is done or [App.Close] is called. The caller must call Wait
+// or Close.
+func Start(ctx context.Context, cfg Config) (_ *App, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	// First, since a port that is taken is the likeliest failure. Who connects now waits in the backlog.
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", cfg.Addr, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = ln.Close()
+		}
+	}()
+	db, err := openDatabase(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.close(ctx))
+		}
+	}()
+	core, err := newCore(cfg, db.pool)
+	if err != nil {
+		return nil, err
+	}
+	srv, err := server.New(server.Deps{
+		Schema:     core.schema,
+		Extensions: core.extensions,
+		Viewer:     viewers(cfg, db.pool),
+		Ready:      db.ready,
+		Playground: web.Playground(),
+		Logger:     cfg.Logger,
+	}, &cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+
+	a := &App{url: cfg.PublicURL, done: make(chan struct{})}
+	if a.url == "" {
+		a.url = localURL(ln.Addr())
+	}
+	ctx, a.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(a.done)
+		defer a.stop()
+		err := run(ctx, srv, ln, append(core.services, db.watch()...))
+		a.err = errors.Join(err, db.close(ctx))
+	}()
+	return a, nil
+}
+
+// run serves until ctx is done or a service fails. Services outlast the server, whose last requests need them.
+func run(ctx context.Context, srv *server.Server, ln net.Listener, services []service) error {
+	background, stopServices := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServices()
+	g, background := errgroup.WithContext(background)
+	for _, s := range services {
+		g.Go(func() error {
+			if err := s.run(background); err != nil && background.Err() == nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			return nil
+		})
+	}
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	defer context.AfterFunc(background, stopServing)()
+	g.Go(func() error {
+		defer stopServices()
+		return srv.Serve(serving, ln)
+	})
+	return g.Wait()
+}
+
+// Run is Start and Wait.
+func Run(ctx context.Context, cfg Config) error {
+	a, err := Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return a.Wait()
+}
+
+// URL is where the program is found, without a slash at the end.
+func (a *App) URL() string { return a.url }
+
+// Wait returns when everything has ended: nil after a stop that was asked for, else what failed.
+func (a *App) Wait() error {
+	<-a.done
+	return a.err
+}
+
+// Close stops the program and waits for its end.
+func (a *App) Close() error {
+	a.stop()
+	return a.Wait()
+}
+
+// localURL is the address to visit where the program listens on addr.
+func localURL(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+	}
+	return "http://" + addr.String()
+}

@@ -1,0 +1,195 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/dbtest"
+	"godstack/internal/server"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
+}
+
+func start(t *testing.T, cfg Config) *App {
+	t.Helper()
+	cfg.Addr = "127.0.0.1:0"
+	a, err := Start(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	return a
+}
+
+func TestTheProgramAnswers(t *testing.T) {
+	t.Parallel()
+	a := start(t, Config{DatabaseURL: dbtest.URL(t)})
+	for _, path := range []string{"/healthz", "/readyz", "/playground/", "/graphql?query={__typename}"} {
+		status, _ := get(t, a.URL()+path)
+		require.Equal(t, 200, status, path)
+	}
+	require.NoError(t, a.Close())
+	_, err := net.Dial("tcp", strings.TrimPrefix(a.URL(), "http://"))
+	require.Error(t, err)
+}
+
+func TestTheProgramEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	a, err := Start(ctx, Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0"})
+	require.NoError(t, err)
+	stop()
+	require.NoError(t, a.Wait())
+}
+
+func TestDevelopmentBringsItsOwnDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Development: true, DataDir: t.TempDir()}
+	a := start(t, cfg)
+	status, body := get(t, a.URL()+"/readyz")
+	require.Equal(t, 200, status, body)
+	require.NoError(t, a.Close())
+
+	applied, err := Migrate(t.Context(), cfg) // the first start stopped what it began, and migrated
+	require.NoError(t, err)
+	require.Zero(t, applied)
+}
+
+func TestDevelopmentMigrates(t *testing.T) {
+	t.Parallel()
+	url := dbtest.Empty(t)
+	_, err := Start(t.Context(), Config{DatabaseURL: url, Addr: "127.0.0.1:0"})
+	require.ErrorContains(t, err, "the database's schema is at version 0")
+	require.ErrorContains(t, err, "run godstack migrate")
+	start(t, Config{DatabaseURL: url, Development: true})
+	start(t, Config{DatabaseURL: url})
+}
+
+func TestNotReady(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	db, err := connect(t.Context(), Config{DatabaseURL: dbtest.URL(t), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	require.NoError(t, db.ready(t.Context()))
+	require.NoError(t, db.close(t.Context()))
+	require.EqualError(t, db.ready(t.Context()), "the database does not answer")
+	require.Contains(t, log.String(), "closed pool")
+}
+
+func TestStartRefuses(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		says string
+	}{
+		{"no database", Config{}, "DatabaseURL is required"},
+		{"taken port", Config{DatabaseURL: dbtest.URL(t), Addr: taken.Addr().String()}, "address already in use"},
+		{"bad url", Config{DatabaseURL: "postgres://localhost:x/", Addr: "127.0.0.1:0"}, "parse database url"},
+		{"no server", Config{DatabaseURL: "postgres://127.0.0.1:1/x", Addr: "127.0.0.1:0"}, "connect to database"},
+		{"bad limits", Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0", Server: server.Config{Limits: server.Limits{Depth: -1}}}, "Limits.Depth"},
+		{"bad public url", Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0", PublicURL: "example"}, "Origins"},
+	} {
+		_, err := Start(t.Context(), c.cfg)
+		require.ErrorContains(t, err, c.says, c.name)
+	}
+}
+
+func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
+	t.Parallel()
+	core, err := newCore(Config{}, dbtest.New(t))
+	require.NoError(t, err)
+	s, err := server.New(server.Deps{Schema: core.schema}, nil)
+	require.NoError(t, err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	broken := errors.New("broken")
+	ended := false
+	err = run(t.Context(), s, ln, []service{
+		{"tailer", func(context.Context) error { return broken }},
+		{"other", func(ctx context.Context) error { <-ctx.Done(); ended = true; return ctx.Err() }},
+	})
+	require.ErrorIs(t, err, broken)
+	require.EqualError(t, err, "tailer: broken")
+	require.True(t, ended)
+}
+
+func TestLocalURL(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "http://localhost:80", localURL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 80}))
+	require.Equal(t, "http://127.0.0.1:80", localURL(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}))
+	require.Equal(t, "http://[::1]:80", localURL(&net.TCPAddr{IP: net.IPv6loopback, Port: 80}))
+}
+
+func TestTheViewerOfDevelopment(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.New(t)
+	find := viewers(Config{Development: true}, pool)
+	_, err := pool.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS users (id uuid PRIMARY KEY, email text, username text, name text, role text, created_at timestamptz)`)
+	require.NoError(t, err)
+
+	_, ok, err := find(t.Context(), http.Header{})
+	require.NoError(t, err)
+	require.False(t, ok, "there is no user yet")
+
+	addUser(t, pool, "0190a5c0-0000-7000-8000-000000000001", "bob", "user", "2026-02-01")
+	addUser(t, pool, "0190a5c0-0000-7000-8000-000000000002", "alice", "admin", "2026-01-01")
+	for _, c := range []struct{ header, id, role, refused string }{
+		{"", "0190a5c0-0000-7000-8000-000000000002", "admin", ""}, // who was made first
+		{"0190a5c0-0000-7000-8000-000000000001", "0190a5c0-0000-7000-8000-000000000001", "user", ""},
+		{"user_01j2jw0000e0080000000000g1", "", "", "names no user"},
+		{"thread_01j2jw0000e008000000000001", "", "", "is not the id of a user"},
+		{"user_01j2jw0000e008000000000001", "0190a5c0-0000-7000-8000-000000000001", "user", ""},
+		{"bob", "", "", "is not the id of a user"},
+	} {
+		v, ok, err := find(t.Context(), http.Header{"X-Dev-User": {c.header}})
+		if c.refused != "" {
+			require.ErrorContains(t, err, c.refused)
+			continue
+		}
+		require.NoError(t, err, c.header)
+		require.True(t, ok)
+		require.Equal(t, c.id, v.ID.String())
+		require.Equal(t, c.role, v.Role)
+	}
+	require.Nil(t, viewers(Config{}, pool), "in production a header signs nobody in")
+}
+
+func addUser(t *testing.T, pool *pgxpool.Pool, id, name, role, created string) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), `INSERT INTO users (id, email, username, name, role, created_at) VALUES ($1, $2 || '@example.com', $2, $2, $3, $4::text::timestamptz)`, id, name, role, created)
+	require.NoError(t, err)
+}
+
+func TestIntrospectionIsForDevelopment(t *testing.T) {
+	t.Parallel()
+	for _, development := range []bool{true, false} {
+		a := start(t, Config{DatabaseURL: dbtest.URL(t), Development: development})
+		_, body := get(t, a.URL()+"/graphql?query={__schema{queryType{name}}}")
+		require.Equal(t, !development, strings.Contains(body, "introspection is disabled"), body)
+		require.True(t, json.Valid([]byte(body)))
+	}
+}

@@ -1,0 +1,55 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"godstack/ent"
+	"godstack/graph"
+	"godstack/internal/changelog"
+	"godstack/internal/entpgx"
+	"godstack/internal/record"
+)
+
+// core is what of the program knows the entities.
+type core struct {
+	client     *ent.Client
+	stores     *ent.Stores
+	schema     graphql.ExecutableSchema
+	extensions []graphql.HandlerExtension
+	services   []service // that deliver changes
+}
+
+// newCore builds everything between the pool and the GraphQL schema.
+func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
+	c := &core{}
+	drv := entpgx.Open(pool)
+	c.client = ent.NewClient(ent.Driver(drv))
+	var tailer *changelog.Tailer
+	stores, err := ent.NewStores(c.client, drv, &record.Config{
+		Committed: func() { tailer.Wake() },
+		Watching:  func(n int) { tailer.Interest(n) },
+		Logger:    cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("build stores: %w", err)
+	}
+	tailer, err = changelog.NewTailer(pool.Config().ConnConfig, stores.Deliver, &changelog.Config{Logger: cfg.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("build tailer: %w", err)
+	}
+	c.stores = stores
+	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores}})
+	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine}}
+	c.services = []service{
+		{"change log", tailer.Run},
+		{"change log retention", func(ctx context.Context) error {
+			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
+		}},
+	}
+	return c, nil
+}
+

@@ -1,0 +1,90 @@
+package codegen
+
+import (
+	"bytes"
+	"fmt"
+	"go/format"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"text/template"
+	"time"
+
+	"entgo.io/ent/entc"
+	"entgo.io/ent/entc/gen"
+	"github.com/99designs/gqlgen/codegen/config"
+)
+
+// Config says where things are, relative to the working directory, the module's root.
+type Config struct {
+	Module     string // the module's path
+	Schema     string // default "ent/schema"
+	Ent        string // default "ent"
+	Graph      string // default "graph"
+	GQLGen     string // default "gqlgen.yml"
+	Migrations string // default "migrations"
+}
+
+// Generate makes everything that follows from the schema files. The working directory is the module's root.
+func Generate(cfg Config) error {
+	// The tools allocate much and live shortly.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	x := &extension{module: cfg.Module}
+	gql, err := x.entgql()
+	if err != nil {
+		return err
+	}
+	err = entc.Generate("./ent/schema", &gen.Config{Package: cfg.Module + "/ent", Target: "ent"}, entc.Extensions(x, gql))
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join("graph", "ent.graphql"), x.sdl); err != nil {
+		return err
+	}
+	model, err := renderModel(x)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join("graph", "internal", "model", "model.go"), model); err != nil {
+		return err
+	}
+	g, err := config.LoadConfig("gqlgen.yml")
+	if err != nil {
+		return fmt.Errorf("gqlgen.yml: %w", err)
+	}
+	g.Model = config.PackageConfig{} // every type is bound: there are no models to write
+	if err := generateGraphQL(g, resolvers{x.entities, cfg.Module}); err != nil {
+		return err
+	}
+	m, err := migration(x.graph, "migrations", time.Now())
+	if err != nil || m == nil {
+		return err
+	}
+	fmt.Println("wrote", m.File)
+	return nil
+}
+
+// renderModel writes the aliases that gqlgen binds generic types by. They stand in a package of their own whose path
+// has "internal" in it: gqlgen takes an alias elsewhere of an internal type for a type without methods.
+func renderModel(x *extension) ([]byte, error) {
+	t, err := template.New("model").Parse(modelTemplate)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, map[string]any{"Module": x.module, "Entities": x.entities}); err != nil {
+		return nil, err
+	}
+	return format.Source(b.Bytes())
+}
+
+// writeFile writes a file if that changes it.
+func writeFile(name string, b []byte) error {
+	if old, err := os.ReadFile(name); err == nil && string(old) == string(b) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, b, 0o644)
+}

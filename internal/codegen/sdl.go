@@ -1,0 +1,170 @@
+package codegen
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"entgo.io/ent/entc/gen"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/formatter"
+
+	"godstack/internal/entity"
+)
+
+// extendSDL completes the SDL that entgql made of the graph: records, root fields, events, and the nulls of the
+// contract.
+func extendSDL(es []*Entity, s *ast.Schema) {
+	s.Directives = nil // gqlgen's bindings are configuration, not contract
+	for _, t := range s.Types {
+		t.Directives = nil
+	}
+	s.AddTypes(
+		&ast.Definition{Kind: ast.Scalar, Name: "Time", Description: "A moment, as RFC 3339 writes it, in UTC."},
+		&ast.Definition{Kind: ast.Interface, Name: "Record", Interfaces: []string{"Node"},
+			Description: "A record that has a version: 1 when it is created, one more at each change.",
+			Fields: ast.FieldList{sdlField("id", "ID!"), sdlField("version", "Int!"), sdlField("createdAt", "Time!"),
+				sdlField("updatedAt", "Time!")}},
+		&ast.Definition{Kind: ast.InputObject, Name: "RecordRef",
+			Description: "Names a record. With knownVersion, it is sent only if that is not its version.",
+			Fields:      ast.FieldList{sdlField("id", "ID!"), sdlField("knownVersion", "Int")}},
+		&ast.Definition{Kind: ast.Object, Name: "Deleted", Description: "The receipt of a delete. The version is the deletion's own.",
+			Fields: ast.FieldList{sdlField("deletedId", "ID!"), sdlField("version", "Int!")}},
+	)
+	recordMap := &ast.Definition{Kind: ast.Object, Name: "RecordMap", Description: "Records of many types, normalized: a list an entity."}
+	query := s.Types["Query"]
+	query.Fields = slices.DeleteFunc(query.Fields, func(f *ast.FieldDefinition) bool {
+		return !slices.Contains([]string{"node", "nodes"}, f.Name) && !slices.ContainsFunc(es, func(e *Entity) bool { return e.List == f.Name })
+	})
+	query.Fields = append(query.Fields, sdlField("records", "RecordMap!", "refs", "[RecordRef!]!"))
+	mutation := &ast.Definition{Kind: ast.Object, Name: "Mutation"}
+	subscription := &ast.Definition{Kind: ast.Object, Name: "Subscription"}
+	for _, e := range es {
+		e.completeType(s.Types[e.Name])
+		query.Fields = append(query.Fields, sdlField(e.Single, e.Name, "id", "ID!"))
+		recordMap.Fields = append(recordMap.Fields, sdlField(e.List, "["+e.Name+"!]!"))
+		for _, in := range []string{"Create" + e.Name + "Input", "Update" + e.Name + "Input"} {
+			e.completeInput(s, in)
+		}
+		if e.Can(entity.Create) {
+			mutation.Fields = append(mutation.Fields, sdlField("create"+e.Name, e.Name+"!", "input", "Create"+e.Name+"Input!"))
+		}
+		if e.Can(entity.Update) {
+			mutation.Fields = append(mutation.Fields, sdlField("update"+e.Name, e.Name+"!", "id", "ID!", "expectedVersion", "Int!",
+				"input", "Update"+e.Name+"Input!"))
+		}
+		if e.Can(entity.Delete) {
+			mutation.Fields = append(mutation.Fields, sdlField("delete"+e.Name, "Deleted!", "id", "ID!", "expectedVersion", "Int!"))
+		}
+		if e.Live() {
+			s.AddTypes(&ast.Definition{Kind: ast.Object, Name: e.Name + "Change", Description: "An event of a stream of " + e.List + ".",
+				Fields: ast.FieldList{sdlField("kind", "ChangeKind!"), sdlField("recordId", "ID"), sdlField("version", "Int"),
+					sdlField("fields", "[String!]!"), sdlField(e.Single, e.Name)}})
+			subscription.Fields = append(subscription.Fields,
+				sdlField(e.Single+"Changed", e.Name+"Change!", "id", "ID!", "knownVersion", "Int"))
+		}
+	}
+	recordMap.Fields = append(recordMap.Fields, sdlField("unchanged", "[ID!]!"), sdlField("missing", "[ID!]!"))
+	s.AddTypes(recordMap)
+	if len(mutation.Fields) > 0 {
+		s.AddTypes(mutation)
+	}
+	if len(subscription.Fields) > 0 {
+		s.AddTypes(changeKind(), subscription)
+	}
+	slices.SortStableFunc(query.Fields, func(a, b *ast.FieldDefinition) int { return rootRank(a) - rootRank(b) })
+}
+
+// rootRank puts what serves all entities before what serves one.
+func rootRank(f *ast.FieldDefinition) int {
+	return map[string]int{"node": -3, "nodes": -2, "records": -1}[f.Name]
+}
+
+func changeKind() *ast.Definition {
+	d := &ast.Definition{Kind: ast.Enum, Name: "ChangeKind", Description: "What an event of a stream is."}
+	for _, v := range [][2]string{
+		{"SNAPSHOT", "The record as it is when the stream begins."},
+		{"READY", "What you hold is current; from here on there are changes."},
+		{"CREATED", ""}, {"UPDATED", ""},
+		{"DELETED", "The record is gone."},
+		{"RESYNC", "Drop what you hold: snapshots follow."},
+	} {
+		d.EnumValues = append(d.EnumValues, &ast.EnumValueDefinition{Name: v[0], Description: v[1]})
+	}
+	return d
+}
+
+// completeType makes to-one edges nullable: a record may be out of the viewer's sight.
+func (e *Entity) completeType(d *ast.Definition) {
+	for _, f := range d.Fields {
+		if edge := e.edge(f.Name); edge != nil && edge.Unique {
+			f.Type.NonNull = false
+		}
+	}
+}
+
+// completeInput drops what null and absence say already (clearX), and entgql's append.
+func (e *Entity) completeInput(s *ast.Schema, name string) {
+	d := s.Types[name]
+	if d == nil {
+		return
+	}
+	d.Fields = slices.DeleteFunc(d.Fields, func(f *ast.FieldDefinition) bool {
+		for _, x := range e.Node.Fields {
+			if f.Name == "clear"+x.StructField() || f.Name == "append"+x.StructField() {
+				return true
+			}
+		}
+		for _, x := range e.Node.Edges {
+			if x.Unique && f.Name == "clear"+x.StructField() {
+				return true
+			}
+		}
+		return false
+	})
+	if len(d.Fields) == 0 { // GraphQL has no empty input
+		d.Fields = ast.FieldList{{Name: "_", Type: ast.NamedType("Boolean", nil), Description: "There is nothing to set; ignored."}}
+	}
+}
+
+// sdlField makes a field; args are names and types in turn.
+func sdlField(name, typ string, args ...string) *ast.FieldDefinition {
+	f := &ast.FieldDefinition{Name: name, Type: parseType(typ)}
+	for i := 0; i < len(args); i += 2 {
+		f.Arguments = append(f.Arguments, &ast.ArgumentDefinition{Name: args[i], Type: parseType(args[i+1])})
+	}
+	return f
+}
+
+// parseType reads a type as SDL writes it.
+func parseType(s string) *ast.Type {
+	t := &ast.Type{}
+	if s[len(s)-1] == '!' {
+		t.NonNull = true
+		s = s[:len(s)-1]
+	}
+	if s[0] == '[' {
+		t.Elem = parseType(s[1 : len(s)-1])
+	} else {
+		t.NamedType = s
+	}
+	return t
+}
+
+// formatSDL writes the schema, its types in the order of their names.
+func formatSDL(s *ast.Schema) []byte {
+	var b bytes.Buffer
+	fmt.Fprintln(&b, "# Code generated by godstack, DO NOT EDIT. It follows from ent/schema.")
+	fmt.Fprintln(&b)
+	formatter.NewFormatter(&b, formatter.WithIndent("  ")).FormatSchema(s)
+	return b.Bytes()
+}
+
+// names of gen's functions that entgql uses as well.
+var (
+	camel    = gen.Funcs["camel"].(func(string) string)
+	plural   = gen.Funcs["plural"].(func(string) string)
+	singular = gen.Funcs["singular"].(func(string) string)
+	snake    = gen.Funcs["snake"].(func(string) string)
+	pascal   = gen.Funcs["pascal"].(func(string) string)
+)

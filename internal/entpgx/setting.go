@@ -1,0 +1,34 @@
+package entpgx
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// setting is one of Postgres's configuration parameters with its value.
+type setting struct{ name, value string }
+
+// settingsKey is the context key of a []setting.
+type settingsKey struct{}
+
+// WithSetting returns a context in which every statement runs with the Postgres parameter name (such as "app.actor")
+// set to value. Outside a transaction the setting is sent in the statement's own round trip and lasts for that
+// statement; a Tx sends the settings of the context it was begun with once, with BEGIN, and ignores those of its
+// statements' contexts. Settings stack; of two with one name the later holds. An invalid name or value fails the
+// statement.
+func WithSetting(ctx context.Context, name, value string) context.Context {
+	set := settings(ctx)
+	return context.WithValue(ctx, settingsKey{}, append(set[:len(set):len(set)], setting{name, value}))
+}
+
+func settings(ctx context.Context) []setting {
+	set, _ := ctx.Value(settingsKey{}).([]setting)
+	return set
+}
+
+func queueSettings(b *pgx.Batch, set []setting) {
+	for _, s := range set {
+		b.Queue("select set_config($1, $2, true)", s.name, s.value)
+	}
+}

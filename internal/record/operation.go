@@ -1,0 +1,185 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/jackc/pgx/v5"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"godstack/internal/entpgx"
+	"godstack/internal/viewer"
+)
+
+// ActorSetting is the Postgres setting that tells the change log who writes.
+const ActorSetting = "godstack.actor"
+
+// Operation makes each GraphQL operation a unit: it gives the operation its loaders, and a mutation its
+// transaction. It is a gqlgen extension.
+type Operation struct{ Engine *Engine }
+
+var _ interface {
+	graphql.HandlerExtension
+	graphql.ResponseInterceptor
+	graphql.RootFieldInterceptor
+} = Operation{}
+
+// ExtensionName names the extension.
+func (Operation) ExtensionName() string { return "RecordOperation" }
+
+// Validate does nothing: the extension fits every schema.
+func (Operation) Validate(graphql.ExecutableSchema) error { return nil }
+
+// InterceptResponse runs an operation, or one event of a subscription. A mutation is committed before its
+// answer leaves. Where a root field failed, all is rolled back, and the answer is that field's error.
+func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+	ctx = withLoaders(ctx)
+	op := graphql.GetOperationContext(ctx).Operation
+	if op.Operation != ast.Mutation {
+		return next(ctx)
+	}
+	w := &work{engine: o.Engine, alone: oneField(op.SelectionSet)}
+	defer w.end(ctx)
+	resp := next(context.WithValue(ctx, workKey{}, w))
+	if resp == nil {
+		return nil
+	}
+	if w.failed != nil {
+		for _, err := range resp.Errors {
+			if len(err.Path) > 0 && err.Path[0] == w.failed {
+				return &graphql.Response{Data: []byte("null"), Errors: gqlerror.List{err}}
+			}
+		}
+		return &graphql.Response{Data: []byte("null"), Errors: resp.Errors}
+	}
+	if err := w.commit(ctx); err != nil {
+		return &graphql.Response{Data: []byte("null"), Errors: gqlerror.List{graphql.DefaultErrorPresenter(ctx, err)}}
+	}
+	return resp
+}
+
+// InterceptRootField runs a root field, unless one before it has failed.
+func (o Operation) InterceptRootField(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
+	w := workOf(ctx)
+	if w == nil {
+		return next(ctx)
+	}
+	if w.failed != nil {
+		return graphql.Null
+	}
+	w.written = false
+	res := next(ctx)
+	// A field whose write succeeded may still be null, for an error inside its selection: that is no failure.
+	if res == graphql.Null && !w.written {
+		w.failed = ast.PathName(graphql.GetRootFieldContext(ctx).Field.Alias)
+	}
+	return res
+}
+
+// oneField reports whether a selection is a single field for certain.
+func oneField(set ast.SelectionSet) bool {
+	if len(set) != 1 {
+		return false
+	}
+	_, ok := set[0].(*ast.Field)
+	return ok
+}
+
+// work is what a mutation operation writes.
+type work struct {
+	engine  *Engine
+	tx      *entpgx.Tx
+	alone   bool            // the operation has one root field
+	written bool            // the current root field has written
+	dirty   bool            // something is written that Committed should be told of
+	failed  ast.PathElement // the root field that failed
+}
+
+type workKey struct{}
+
+func workOf(ctx context.Context) *work {
+	w, _ := ctx.Value(workKey{}).(*work)
+	return w
+}
+
+// reader returns what reads go through: the operation's transaction once it has begun, else the pool.
+func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
+	if w := workOf(ctx); w != nil && w.tx != nil {
+		return entpgx.FromTx(w.tx)
+	}
+	return g.driver
+}
+
+// write runs f, which writes through the driver it gets. A write that is one statement, in an operation of one
+// root field, goes without BEGIN and COMMIT: statement and actor travel in one pipeline, which is a transaction
+// of its own. Everything else goes into the operation's transaction, or into one made for f.
+func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Context, dialect.Driver) error) error {
+	actor := ""
+	if v, ok := viewer.FromContext(ctx); ok {
+		actor = v.ID.String()
+	}
+	ctx = entpgx.WithSetting(ctx, ActorSetting, actor)
+	w := workOf(ctx)
+	switch {
+	case w != nil && (w.tx != nil || !w.alone || !oneStatement):
+		if w.tx == nil {
+			w.tx = g.driver.Begin(ctx, pgx.TxOptions{})
+		}
+		if err := f(ctx, entpgx.FromTx(w.tx)); err != nil {
+			return err
+		}
+		w.written, w.dirty = true, true
+	case oneStatement:
+		if err := f(ctx, g.driver); err != nil {
+			return err
+		}
+		if w != nil {
+			w.written = true
+		}
+		g.committed()
+	default:
+		tx := g.driver.Begin(ctx, pgx.TxOptions{})
+		if err := f(ctx, entpgx.FromTx(tx)); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		if err := tx.CommitContext(ctx); err != nil {
+			return err
+		}
+		g.committed()
+	}
+	forget(ctx)
+	return nil
+}
+
+// commit ends the operation's transaction, if there is one.
+func (w *work) commit(ctx context.Context) error {
+	if w.tx == nil {
+		return nil
+	}
+	tx := w.tx
+	w.tx = nil
+	if err := tx.CommitContext(ctx); err != nil {
+		return w.engine.translate(err)
+	}
+	if w.dirty {
+		w.engine.committed()
+	}
+	return nil
+}
+
+// end rolls back what was not committed.
+func (w *work) end(ctx context.Context) {
+	if w.tx == nil {
+		return
+	}
+	if err := w.tx.Rollback(); err != nil {
+		w.engine.log.WarnContext(ctx, "roll back", "error", err)
+	}
+}
+
+// retryAfter is what a client is told to wait after a deadlock or a serialization failure.
+const retryAfter = time.Second

@@ -1,0 +1,287 @@
+package record
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/google/uuid"
+)
+
+// The number of records in a page: where first and last are absent, and at most.
+const (
+	DefaultPage = 20
+	MaxPage     = 100
+)
+
+// Cursor marks a place in a list. It is opaque to clients.
+type Cursor string
+
+// MarshalGQL writes the cursor as a JSON string.
+func (c Cursor) MarshalGQL(w io.Writer) { graphql.MarshalString(string(c)).MarshalGQL(w) }
+
+// UnmarshalGQL reads a cursor from an argument or a variable.
+func (c *Cursor) UnmarshalGQL(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return &Error{Code: BadUserInput, Message: fmt.Sprintf("a cursor is a string, not %T", v)}
+	}
+	*c = Cursor(s)
+	return nil
+}
+
+// Order is a term of orderBy, as GraphQL gives it: { field, direction }.
+type Order struct {
+	Field string
+	Desc  bool
+}
+
+// UnmarshalGQL reads an order term.
+func (o *Order) UnmarshalGQL(v any) error {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return &Error{Code: BadUserInput, Message: fmt.Sprintf("an order is an input object, not %T", v)}
+	}
+	o.Field, _ = m["field"].(string)
+	o.Desc = m["direction"] == "DESC"
+	return nil
+}
+
+// MarshalGQL writes the term as JSON.
+func (o Order) MarshalGQL(w io.Writer) { _ = json.NewEncoder(w).Encode(o) }
+
+// Page is which part of a list is asked for: Relay's arguments
+// (https://relay.dev/graphql/connections.htm), with where and orderBy.
+type Page struct {
+	After, Before *Cursor
+	First, Last   *int
+	Where         Input
+	OrderBy       []*Order
+}
+
+// term is a column that a list is ordered by.
+type term struct {
+	field *Field
+	desc  bool
+}
+
+// listing is a checked Page of an entity.
+type listing struct {
+	terms    []term // the last is the id, so that the order is total
+	limit    int
+	backward bool // the last records of the list are asked for
+	bounds   []bound
+	order    string // identifies the terms, in cursors
+}
+
+// bound limits a listing to what stands after, or before, a cursor.
+type bound struct {
+	values []any
+	before bool
+}
+
+// listing checks p against the entity.
+func (e *Entity) listing(p Page) (*listing, error) {
+	l := &listing{limit: DefaultPage}
+	switch {
+	case p.First != nil && p.Last != nil:
+		return nil, &Error{Code: BadUserInput, Message: "first and last cannot be used together",
+			Fields: []string{"first", "last"}}
+	case p.First != nil:
+		l.limit = *p.First
+	case p.Last != nil:
+		l.limit, l.backward = *p.Last, true
+	}
+	if l.limit < 0 || l.limit > MaxPage {
+		name := "first"
+		if l.backward {
+			name = "last"
+		}
+		return nil, badInput(name, "%s must be from 0 to %d, not %d", name, MaxPage, l.limit)
+	}
+	var signature strings.Builder
+	signature.WriteString(e.Name)
+	for _, o := range p.OrderBy {
+		f := e.orders[o.Field]
+		if f == nil {
+			return nil, badInput("orderBy", "%s cannot be ordered by %s", e.Name, o.Field)
+		}
+		if slices.ContainsFunc(l.terms, func(t term) bool { return t.field == f }) {
+			continue
+		}
+		l.terms = append(l.terms, term{f, o.Desc})
+		fmt.Fprintf(&signature, " %s %t", f.Column, o.Desc)
+	}
+	// The id follows the last term's direction, so that one index serves both.
+	desc := len(l.terms) > 0 && l.terms[len(l.terms)-1].desc
+	l.terms = append(l.terms, term{e.id, desc})
+	sum := sha256.Sum256([]byte(signature.String()))
+	l.order = base64.RawURLEncoding.EncodeToString(sum[:6])
+	for name, c := range map[string]*Cursor{"after": p.After, "before": p.Before} {
+		if c == nil {
+			continue
+		}
+		values, err := l.parse(*c)
+		if err != nil {
+			return nil, badInput(name, "%s: %v", name, err)
+		}
+		l.bounds = append(l.bounds, bound{values, name == "before"})
+	}
+	return l, nil
+}
+
+// cursor returns the place of a record.
+func (l *listing) cursor(record reflect.Value) Cursor {
+	parts := []any{l.order}
+	for _, t := range l.terms {
+		parts = append(parts, t.field.value(record))
+	}
+	b, err := json.Marshal(parts)
+	if err != nil {
+		panic(fmt.Sprintf("record: encode cursor: %v", err)) // comparable columns always encode
+	}
+	return Cursor(base64.RawURLEncoding.EncodeToString(b))
+}
+
+// parse reads the values of a cursor of this listing.
+func (l *listing) parse(c Cursor) ([]any, error) {
+	b, err := base64.RawURLEncoding.DecodeString(string(c))
+	if err != nil {
+		return nil, fmt.Errorf("malformed cursor")
+	}
+	var parts []any
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	d.UseNumber()
+	if err := d.Decode(&parts); err != nil || len(parts) == 0 {
+		return nil, fmt.Errorf("malformed cursor")
+	}
+	if parts[0] != l.order || len(parts) != len(l.terms)+1 {
+		return nil, fmt.Errorf("the cursor is of another list or order")
+	}
+	values := make([]any, len(l.terms))
+	for i, t := range l.terms {
+		raw := parts[i+1]
+		if raw == nil && t.field.Nullable {
+			continue
+		}
+		if t.field.Kind == UUID {
+			s, _ := raw.(string)
+			values[i], err = uuid.Parse(s)
+		} else {
+			values[i], err = t.field.decode(raw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("malformed cursor")
+		}
+		values[i] = plain(t.field, values[i])
+	}
+	return values, nil
+}
+
+// after writes the predicate "stands after b" (or before). Postgres takes null for the greatest value, in both
+// directions; so does this.
+func (q *query) after(l *listing, b bound) {
+	q.write("(")
+	for i := range l.terms {
+		if i > 0 {
+			q.write(" OR ")
+		}
+		q.write("(")
+		for j, t := range l.terms[:i+1] {
+			if j > 0 {
+				q.write(" AND ")
+			}
+			col := `t."` + t.field.Column + `"`
+			v := b.values[j]
+			switch less := t.desc != b.before; {
+			case j < i && v == nil:
+				q.write(col, " IS NULL")
+			case j < i:
+				q.write(col, " = ")
+				q.arg(v)
+			case v == nil && less:
+				q.write(col, " IS NOT NULL")
+			case v == nil:
+				q.write("false")
+			case less:
+				q.write(col, " < ")
+				q.arg(v)
+			case t.field.Nullable:
+				q.write("(", col, " > ")
+				q.arg(v)
+				q.write(" OR ", col, " IS NULL)")
+			default:
+				q.write(col, " > ")
+				q.arg(v)
+			}
+		}
+		q.write(")")
+	}
+	q.write(")")
+	// Said again for the first column alone, so that its index bounds the scan.
+	first := l.terms[0]
+	if v := b.values[0]; len(l.terms) > 1 && v != nil && !first.field.Nullable {
+		q.write(` AND t."`, first.field.Column, `"`)
+		if first.desc != b.before {
+			q.write(" <= ")
+		} else {
+			q.write(" >= ")
+		}
+		q.arg(v)
+	}
+}
+
+// orderBy writes the order in which the rows are read: reversed where the last ones are asked for.
+func (q *query) orderBy(l *listing) {
+	for i, t := range l.terms {
+		if i > 0 {
+			q.write(", ")
+		}
+		q.write(`t."`, t.field.Column, `"`)
+		if t.desc != l.backward {
+			q.write(" DESC")
+		}
+	}
+}
+
+// PageInfo is Relay's.
+type PageInfo struct {
+	HasNextPage, HasPreviousPage bool
+	StartCursor, EndCursor       *Cursor
+}
+
+// ConnectionEdge is a record in a list.
+type ConnectionEdge[T any] struct {
+	Node   *T
+	Cursor Cursor
+}
+
+// page makes a connection of the rows read for l: one more than asked for says that there are more.
+func page[T any](l *listing, rows []*T, p Page) *Connection[T] {
+	more := len(rows) > l.limit
+	if more {
+		rows = rows[:l.limit]
+	}
+	if l.backward {
+		slices.Reverse(rows)
+	}
+	c := &Connection[T]{Edges: make([]*ConnectionEdge[T], len(rows))}
+	for i, r := range rows {
+		c.Edges[i] = &ConnectionEdge[T]{Node: r, Cursor: l.cursor(reflect.ValueOf(r))}
+	}
+	if l.backward {
+		c.PageInfo.HasPreviousPage, c.PageInfo.HasNextPage = more, p.Before != nil
+	} else {
+		c.PageInfo.HasNextPage, c.PageInfo.HasPreviousPage = more, p.After != nil
+	}
+	if n := len(c.Edges); n > 0 {
+		c.PageInfo.StartCursor, c.PageInfo.EndCursor = &c.Edges[0].Cursor, &c.Edges[n-1].Cursor
+	}
+	return c
+}

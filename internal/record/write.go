@@ -1,0 +1,291 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"godstack/internal/changelog"
+	"godstack/internal/viewer"
+)
+
+// Create inserts a record from a create input.
+func Create[T any](ctx context.Context, s *Store[T], in Input) (*T, error) {
+	v, err := s.decode(in, InCreate)
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.Edges {
+		d := &s.Edges[i]
+		if !d.Viewer {
+			continue
+		}
+		who, ok := viewer.FromContext(ctx)
+		if !ok {
+			return nil, &Error{Code: Unauthenticated, Message: "sign in to create a " + s.Name}
+		}
+		v.set(d.field, who.ID)
+	}
+	var t *T
+	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
+		t, err = s.model.Create(ctx, drv, v)
+		return err
+	})
+	if err != nil {
+		return nil, s.refused(err, InCreate)
+	}
+	return t, nil
+}
+
+// Update changes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
+// NOT_FOUND.
+func Update[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int, in Input) (*T, error) {
+	key, err := s.target(id, expectedVersion)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.decode(in, InUpdate)
+	if err != nil {
+		return nil, err
+	}
+	var t *T
+	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
+		t, err = s.model.Update(ctx, drv, key, expectedVersion, v)
+		if errors.Is(err, ErrNoRow) {
+			err = s.conflict(ctx, key, expectedVersion)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, s.refused(err, InUpdate)
+	}
+	return t, nil
+}
+
+// ErrNoRow is what Model.Update returns where no record has the id and the version.
+var ErrNoRow = errors.New("no such row")
+
+// Deleted is the receipt of a delete. The version is the deletion's own: one above the record's last.
+type Deleted struct {
+	DeletedID ID
+	Version   int
+}
+
+// Delete removes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
+// NOT_FOUND.
+func Delete[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int) (*Deleted, error) {
+	key, err := s.target(id, expectedVersion)
+	if err != nil {
+		return nil, err
+	}
+	err = s.engine.write(ctx, !s.model.Hooked(), func(ctx context.Context, drv dialect.Driver) error {
+		n, err := s.model.Delete(ctx, drv, key, expectedVersion)
+		if err == nil && n == 0 {
+			err = s.conflict(ctx, key, expectedVersion)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, s.refused(err, 0)
+	}
+	return &Deleted{DeletedID: s.globalID(key), Version: expectedVersion + 1}, nil
+}
+
+// target checks what update and delete are told to change.
+func (s *Store[T]) target(id ID, expectedVersion int) (uuid.UUID, error) {
+	key, err := id.of(s.Entity, "id")
+	if err == nil && expectedVersion < 1 {
+		err = badInput("expectedVersion", "expectedVersion must be 1 or more, not %d", expectedVersion)
+	}
+	return key, err
+}
+
+// oneStatement reports whether a write of v is a single statement.
+func (s *Store[T]) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.model.Hooked() }
+
+// conflict says why no row had the id and the expected version: two reads, and only then.
+func (s *Store[T]) conflict(ctx context.Context, id uuid.UUID, expected int) error {
+	m, err := s.byID(ctx, []uuid.UUID{id})
+	if err != nil {
+		return err
+	}
+	t := m[id]
+	if t == nil {
+		return s.notFound(id)
+	}
+	_, current := s.key(t)
+	fields, err := s.changedSince(ctx, id, expected, current)
+	if err != nil {
+		return err
+	}
+	global := s.globalID(id)
+	return &Error{
+		Code:    Conflict,
+		Message: fmt.Sprintf("%s has version %d, not %d", global, current, expected),
+		Conflict: &ConflictState{
+			Type: s.Name, ID: global.String(), ExpectedVersion: expected, CurrentVersion: current,
+			Current: s.current(t), Fields: fields,
+		},
+	}
+}
+
+func (e *Entity) notFound(id uuid.UUID) *Error {
+	return &Error{Code: NotFound, Message: e.globalID(id).String() + " does not exist"}
+}
+
+// changedSince names the fields that changed after a version; nil if the log does not know any more.
+func (s *Store[T]) changedSince(ctx context.Context, id uuid.UUID, expected, current int) ([]string, error) {
+	if expected >= current {
+		return []string{}, nil
+	}
+	q := &query{args: []any{id, s.Prefix, expected, current}}
+	q.write(changelog.FieldsSince)
+	names := map[string]bool{}
+	known := false
+	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
+		var columns []string
+		if err := rows.Scan(&columns); err != nil {
+			return err
+		}
+		known = columns != nil
+		for _, c := range columns {
+			if name, readable := s.publicName(c); readable {
+				names[name] = true
+			}
+		}
+		return nil
+	})
+	if err != nil || !known {
+		return nil, err
+	}
+	return slices.AppendSeq([]string{}, maps.Keys(names)), nil
+}
+
+// current returns a record's readable fields under their GraphQL names.
+func (s *Store[T]) current(t *T) map[string]any {
+	rv := reflect.ValueOf(t)
+	m := map[string]any{"__typename": s.Name}
+	for i := range s.Fields {
+		if f := &s.Fields[i]; f.Use&InType != 0 {
+			m[f.Name] = s.public(f, f.value(rv))
+		}
+	}
+	for i := range s.Edges {
+		d := &s.Edges[i]
+		if !d.ToOne() || d.Hidden {
+			continue
+		}
+		m[d.Name] = nil
+		if id, ok := d.field.value(rv).(uuid.UUID); ok {
+			m[d.Name] = map[string]any{"__typename": d.To, "id": d.to.globalID(id).String()}
+		}
+	}
+	return m
+}
+
+// public returns a value as the API writes it.
+func (e *Entity) public(f *Field, v any) any {
+	if id, ok := v.(uuid.UUID); ok {
+		if f == e.id {
+			return e.globalID(id).String()
+		}
+		return id.String()
+	}
+	return v
+}
+
+// refused turns a write's error into what the client is told.
+func (s *Store[T]) refused(err error, use Use) error {
+	if name, ok := s.model.Invalid(err); ok {
+		public, _ := s.publicName(name)
+		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s: %v", public, root(err)), Fields: []string{public}, Err: err}
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "23503" && use == 0 {
+		return &Error{Code: BadUserInput, Fields: []string{"id"}, Err: err,
+			Message: fmt.Sprintf("the %s is still referred to by %s", s.Name, s.engine.listOf(pg.TableName))}
+	}
+	return s.engine.translate(err, use)
+}
+
+// root returns the innermost error: what a validator said, without where.
+func root(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+// listOf names the records of a table.
+func (g *Engine) listOf(table string) string {
+	for _, e := range g.entities {
+		if e.Table == table {
+			return e.List
+		}
+	}
+	return "other records"
+}
+
+// inputOf returns the input field that a constraint is about.
+func (g *Engine) inputOf(constraint string, use Use) []string {
+	for _, e := range g.entities {
+		name, ok := e.Constraints[constraint]
+		if !ok {
+			continue
+		}
+		if d := e.edges[name]; d != nil && use == InUpdate && d.Through != "" {
+			return []string{d.Inputs[0]}
+		} else if d != nil && d.Input != "" {
+			return []string{d.Input}
+		}
+		return []string{name}
+	}
+	return nil
+}
+
+// translate turns what Postgres says into the API's errors. What it does not know stays as it is.
+func (g *Engine) translate(err error, use ...Use) error {
+	var pg *pgconn.PgError
+	if err == nil || !errors.As(err, &pg) {
+		return err
+	}
+	var u Use
+	if len(use) > 0 {
+		u = use[0]
+	}
+	fields := g.inputOf(pg.ConstraintName, u)
+	switch pg.Code {
+	case "23505": // unique_violation
+		return &Error{Code: AlreadyExists, Message: fmt.Sprintf("another record has this %s", join(fields)), Fields: fields, Err: err}
+	case "23503": // foreign_key_violation
+		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s names a record that does not exist", join(fields)), Fields: fields, Err: err}
+	case "23502", "23514": // not_null_violation, check_violation
+		if pg.ColumnName != "" {
+			fields = []string{pg.ColumnName}
+		}
+		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s is not allowed to be so", join(fields)), Fields: fields, Err: err}
+	case "22003", "22001", "22008": // numeric_value_out_of_range, string_data_right_truncation, datetime_field_overflow
+		return &Error{Code: BadUserInput, Message: "a value is out of range", Err: err}
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return &Error{Code: Unavailable, Message: "another write was in the way; try again", RetryAfter: retryAfter, Err: err}
+	}
+	return err
+}
+
+func join(fields []string) string {
+	if len(fields) == 0 {
+		return "value"
+	}
+	return fields[0]
+}

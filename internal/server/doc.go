@@ -1,0 +1,19 @@
+// Package server answers HTTP: it puts routes, middleware, limits and transports around a
+// [graphql.ExecutableSchema].
+//
+// Guarantees:
+//   - Every answer has an X-Request-Id, and every GraphQL error carries the same id in
+//     `extensions.requestId`, beside a `code` of the API's contract.
+//   - What is not meant for clients is never sent: an error that is not in the table of errors.go is
+//     INTERNAL with one fixed message, and its cause is logged under the request id.
+//   - No document is validated that is longer, and none is executed that is deeper, wider or costlier, than
+//     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread.
+//   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
+//   - The viewer of a socket is found by the function that finds the viewer of a request.
+//   - A panic ends the request it happened in, and nothing else.
+//   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
+//     closed.
+//
+// It may import viewer and record's error codes. It knows no entity and no generated code, so that tests
+// drive it with a schema written by hand.
+package server

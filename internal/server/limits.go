@@ -1,0 +1,283 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/errcode"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+	"github.com/vektah/gqlparser/v2/parser"
+
+	"godstack/internal/record"
+)
+
+// Limits bound what one client may ask for at once. Zero is the default. A fragment counts as often as it is
+// spread, and @skip and @include are taken as selecting.
+type Limits struct {
+	// Body is the most bytes of an HTTP body or of one socket message. Default 1 MiB.
+	Body int64
+	// Tokens is the most tokens of a document. Default 10,000.
+	Tokens int
+	// Depth is how deep selections may nest; introspection has a limit of its own, gqlparser's. Default 15.
+	Depth int
+	// RootFields is the most fields of the operation's root. Default 100.
+	RootFields int
+	// Aliases is the most renamed fields. Default 250.
+	Aliases int
+	// Fields is the most selected fields, and the most selections as they are written in a document. Default 1,000.
+	Fields int
+	// Complexity is the most values that the answer may be estimated to hold. Default 100,000.
+	Complexity int
+	// PageSize is what the estimate takes for a list whose length the document does not say. Default 20.
+	PageSize int
+}
+
+func (l Limits) withDefaults() (Limits, error) {
+	if l.Body < 0 {
+		return l, fmt.Errorf("server: Limits.Body is %d, and must not be negative", l.Body)
+	}
+	if l.Body == 0 {
+		l.Body = 1 << 20
+	}
+	for _, f := range []struct {
+		name    string
+		value   *int
+		initial int
+	}{
+		{"Tokens", &l.Tokens, 10_000},
+		{"Depth", &l.Depth, 15},
+		{"RootFields", &l.RootFields, 100},
+		{"Aliases", &l.Aliases, 250},
+		{"Fields", &l.Fields, 1_000},
+		{"Complexity", &l.Complexity, 100_000},
+		{"PageSize", &l.PageSize, 20},
+	} {
+		if *f.value < 0 {
+			return l, fmt.Errorf("server: Limits.%s is %d, and must not be negative", f.name, *f.value)
+		}
+		if *f.value == 0 {
+			*f.value = f.initial
+		}
+	}
+	return l, nil
+}
+
+// guard refuses an operation that is beyond the limits, before it runs.
+type guard struct {
+	schema        *ast.Schema
+	validated     documents
+	limits        Limits
+	introspection bool
+}
+
+var (
+	_ graphql.OperationParameterMutator = guard{}
+	_ graphql.OperationContextMutator   = guard{}
+)
+
+func (guard) ExtensionName() string                   { return "Limits" }
+func (guard) Validate(graphql.ExecutableSchema) error { return nil }
+
+// MutateOperationParameters refuses a document that would take too long to validate. gqlparser compares each
+// selection with each other: one field 10,000 times is 6 s.
+func (g guard) MutateOperationParameters(ctx context.Context, params *graphql.RawParams) *gqlerror.Error {
+	if _, ok := g.validated.Get(ctx, params.Query); ok {
+		return nil
+	}
+	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: params.Query}, g.limits.Tokens)
+	if err != nil {
+		return nil //nolint:nilerr // the executor parses again, and says so
+	}
+	n := 0
+	for _, op := range doc.Operations {
+		n += written(op.SelectionSet)
+	}
+	for _, f := range doc.Fragments {
+		n += written(f.SelectionSet)
+	}
+	if n > g.limits.Fields {
+		return refusal(string(record.TooComplex), "the document has %d selections, and %d are allowed", n, g.limits.Fields)
+	}
+	return nil
+}
+
+// written counts the selections of all levels as they stand in the document.
+func written(set ast.SelectionSet) int {
+	n := len(set)
+	for _, sel := range set {
+		switch sel := sel.(type) {
+		case *ast.Field:
+			n += written(sel.SelectionSet)
+		case *ast.InlineFragment:
+			n += written(sel.SelectionSet)
+		}
+	}
+	return n
+}
+
+// MutateOperationContext refuses an operation that would take too long to execute.
+func (g guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+	op.DisableIntrospection = !g.introspection
+
+	if err := checkVariables(g.schema, op.Operation, op.Variables); err != nil {
+		return err
+	}
+	m := meter{pageSize: g.limits.PageSize, vars: op.Variables, fragments: map[spread]cost{}}
+	c := m.selections(op.Operation.SelectionSet, false)
+	for _, l := range []struct {
+		what     string
+		got, max int
+	}{
+		{"levels", c.depth, g.limits.Depth},
+		{"root fields", c.width, g.limits.RootFields},
+		{"aliases", c.aliases, g.limits.Aliases},
+		{"fields", c.fields, g.limits.Fields},
+		{"estimated values", c.complexity, g.limits.Complexity},
+	} {
+		if l.got > l.max {
+			return refusal(string(record.TooComplex), "the operation has %d %s, and %d are allowed", l.got, l.what, l.max)
+		}
+	}
+	if c.introspects && !g.introspection {
+		return refusal(errcode.ValidationFailed, "introspection is disabled")
+	}
+	if op.Operation.Operation == ast.Subscription {
+		// Validation counts fields that @skip and @include leave out.
+		if n := len(graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Subscription"})); n != 1 {
+			return refusal(string(record.BadUserInput), "a subscription selects one root field, and this selects %d", n)
+		}
+	}
+	return nil
+}
+
+func refusal(code, format string, args ...any) *gqlerror.Error {
+	err := gqlerror.Errorf(format, args...)
+	errcode.Set(err, code)
+	return err
+}
+
+// cost is what a selection asks for. Sums and products stop at most.
+type cost struct {
+	width       int // fields of this level
+	fields      int // fields of all levels
+	aliases     int
+	depth       int
+	complexity  int
+	introspects bool
+}
+
+const most = math.MaxInt32
+
+func (c *cost) add(d cost) {
+	c.width = min(c.width+d.width, most)
+	c.fields = min(c.fields+d.fields, most)
+	c.aliases = min(c.aliases+d.aliases, most)
+	c.depth = max(c.depth, d.depth)
+	c.complexity = min(c.complexity+d.complexity, most)
+	c.introspects = c.introspects || d.introspects
+}
+
+// spread is a fragment in a place. Directly below an object whose field said how long its lists are, a
+// connection or a record map, a list is not counted again.
+type spread struct {
+	fragment *ast.FragmentDefinition
+	counted  bool
+}
+
+// meter measures one operation. Each fragment is measured once a place and remembered, since ten fragments
+// that spread one another ten times select ten thousand million fields.
+type meter struct {
+	pageSize  int
+	vars      map[string]any
+	fragments map[spread]cost
+}
+
+func (m *meter) selections(set ast.SelectionSet, counted bool) cost {
+	var c cost
+	for _, sel := range set {
+		switch sel := sel.(type) {
+		case *ast.Field:
+			c.add(m.field(sel, counted))
+		case *ast.InlineFragment:
+			c.add(m.selections(sel.SelectionSet, counted))
+		case *ast.FragmentSpread:
+			key := spread{sel.Definition, counted}
+			d, ok := m.fragments[key]
+			if !ok {
+				d = m.selections(sel.Definition.SelectionSet, counted)
+				m.fragments[key] = d
+			}
+			c.add(d)
+		}
+	}
+	return c
+}
+
+func (m *meter) field(f *ast.Field, counted bool) cost {
+	n, known := m.length(f)
+	list := f.Definition.Type.Elem != nil
+	if list && !known && !counted {
+		n = m.pageSize
+	}
+	c := m.selections(f.SelectionSet, known && !list)
+	c.width = 1
+	c.fields = min(c.fields+1, most)
+	if f.Alias != f.Name {
+		c.aliases = min(c.aliases+1, most)
+	}
+	c.depth++
+	c.complexity = min(1+n*c.complexity, most)
+	if f.Name == "__schema" || f.Name == "__type" {
+		c.depth, c.complexity, c.introspects = 1, 1, true
+	}
+	return c
+}
+
+// length is how often the selection of f is answered: as many times as `first` or `last` say, or as many as
+// there are values in a list argument. known is false where the arguments say nothing; length is 1 then.
+func (m *meter) length(f *ast.Field) (n int, known bool) {
+	paged := false
+	for _, def := range f.Definition.Arguments {
+		if def.Name != "first" && def.Name != "last" {
+			continue
+		}
+		paged = true
+		if v, ok := m.value(f, def).(int64); ok {
+			n = max(n, int(min(v, most)))
+		}
+	}
+	if paged {
+		if n <= 0 {
+			n = m.pageSize
+		}
+		return n, true
+	}
+	for _, def := range f.Definition.Arguments {
+		if def.Type.Elem == nil {
+			continue
+		}
+		if list, ok := m.value(f, def).([]any); ok {
+			n, known = max(n, min(len(list), most)), true
+		}
+	}
+	return max(n, 1), known
+}
+
+// value is an argument's value, or nil where it has none that can be read. A wrong one is refused later.
+func (m *meter) value(f *ast.Field, def *ast.ArgumentDefinition) any {
+	v := def.DefaultValue
+	if arg := f.Arguments.ForName(def.Name); arg != nil {
+		v = arg.Value
+	}
+	if v == nil {
+		return nil
+	}
+	got, err := v.Value(m.vars)
+	if err != nil {
+		return nil
+	}
+	return got
+}

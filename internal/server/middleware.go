@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+
+	"godstack/internal/record"
+)
+
+// request is what the log says about a request. The goroutine that serves it writes it, and no other.
+type request struct {
+	id        string
+	operation string
+	user      uuid.UUID
+}
+
+type requestKey struct{}
+
+func requestFrom(ctx context.Context) *request {
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		return r
+	}
+	return &request{}
+}
+
+// RequestID returns the id of the request that ctx belongs to, or "" outside of requests. All operations of a
+// socket share the id of the request that opened it.
+func RequestID(ctx context.Context) string { return requestFrom(ctx).id }
+
+// requestIDHeader names the header in requests and answers.
+const requestIDHeader = "X-Request-Id"
+
+// saneID is what is taken over from a client or a proxy: short, and harmless in a log.
+var saneID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// ServeHTTP gives the request an id, answers it, and writes the access log.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	info := &request{id: r.Header.Get(requestIDHeader)}
+	if !saneID.MatchString(info.id) {
+		info.id = rand.Text()
+	}
+	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, info))
+	out := &recorder{ResponseWriter: w}
+	out.Header().Set(requestIDHeader, info.id)
+	out.Header().Set("X-Content-Type-Options", "nosniff")
+
+	start := time.Now()
+	defer func() {
+		v := recover()
+		if v != nil && v != http.ErrAbortHandler {
+			s.log.ErrorContext(r.Context(), "panic", "requestId", info.id, "error", v, "stack", string(debug.Stack()))
+			if out.status == 0 {
+				s.refuse(out, r, http.StatusInternalServerError, internal(nil))
+			}
+		}
+		s.logAccess(r, out, info, time.Since(start))
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+	}()
+	s.mux.ServeHTTP(out, r)
+}
+
+func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took time.Duration) {
+	level := slog.LevelInfo
+	if r.URL.Path != "/graphql" {
+		level = slog.LevelDebug // probes and assets
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method),
+		slog.String("path", r.URL.Path),
+		slog.Int("status", out.code()),
+		slog.Duration("duration", took),
+		slog.String("requestId", info.id),
+	}
+	if info.operation != "" {
+		attrs = append(attrs, slog.String("operation", info.operation))
+	}
+	if info.user != uuid.Nil {
+		attrs = append(attrs, slog.String("user", info.user.String()))
+	}
+	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int // 0 until the header is written
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	w.status = w.code()
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets [http.ResponseController], and the WebSocket's upgrade, reach what lies beneath.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *recorder) code() int {
+	if w.status == 0 {
+		return http.StatusOK
+	}
+	return w.status
+}
+
+// statusOf is the HTTP status of an error that ends a request before GraphQL begins.
+func statusOf(code record.Code) int {
+	switch code {
+	case record.Unauthenticated:
+		return http.StatusUnauthorized
+	case record.Forbidden:
+		return http.StatusForbidden
+	case record.Unavailable:
+		return http.StatusServiceUnavailable
+	case record.Internal:
+		return http.StatusInternalServerError
+	default:
+		return http.StatusBadRequest
+	}
+}

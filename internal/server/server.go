@@ -1,0 +1,243 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"godstack/internal/viewer"
+)
+
+// Credentials looks up what a client presented to say who it is. Names are those of HTTP headers, in any
+// case; a missing one is "". Over a socket a key of connection_init's payload comes before the header of the
+// same name.
+type Credentials interface {
+	Get(name string) string
+}
+
+// ViewerFunc tells who asks. ok is false where nobody is signed in, which is no error; an error refuses the
+// request or the connection.
+type ViewerFunc func(ctx context.Context, c Credentials) (v viewer.Viewer, ok bool, err error)
+
+// Deps are the parts that a server stands on.
+type Deps struct {
+	// Schema executes operations. Required.
+	Schema graphql.ExecutableSchema
+	// Extensions run in this order, after the limits were checked.
+	Extensions []graphql.HandlerExtension
+	// Viewer is asked once a request, and once a socket when it is initialised. Nil: nobody is signed in.
+	Viewer ViewerFunc
+	// Ready returns what keeps the program from serving. Its text is answered to whoever asks /readyz, so it
+	// names the part and no secret. Nil: always ready.
+	Ready func(ctx context.Context) error
+	// Playground is mounted at /playground/, with the prefix stripped; / leads there. Nil: neither route exists.
+	Playground http.Handler
+	// Logger takes the access log and the causes of errors. Nil: no log.
+	Logger *slog.Logger
+}
+
+// Config tunes a server. The zero value is the default.
+type Config struct {
+	// Introspection allows __schema and __type, and suggestions in the messages of validation.
+	Introspection bool
+	// Origins, such as https://example.com, may open sockets besides the page's own host.
+	Origins []string
+	// Limits of documents and bodies.
+	Limits Limits
+	// OperationTimeout bounds one operation over HTTP. Default 30 s.
+	OperationTimeout time.Duration
+	// ShutdownTimeout bounds how long running requests and sockets may take to end. Default 10 s.
+	ShutdownTimeout time.Duration
+}
+
+func (c *Config) withDefaults() (Config, error) {
+	var cfg Config
+	if c != nil {
+		cfg = *c
+	}
+	for _, o := range cfg.Origins {
+		if u, err := url.Parse(o); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
+			return cfg, fmt.Errorf("server: Origins: %q is not an origin such as https://example.com", o)
+		}
+	}
+	if cfg.OperationTimeout < 0 || cfg.ShutdownTimeout < 0 {
+		return cfg, errors.New("server: OperationTimeout and ShutdownTimeout must not be negative")
+	}
+	if cfg.OperationTimeout == 0 {
+		cfg.OperationTimeout = 30 * time.Second
+	}
+	if cfg.ShutdownTimeout == 0 {
+		cfg.ShutdownTimeout = 10 * time.Second
+	}
+	var err error
+	cfg.Limits, err = cfg.Limits.withDefaults()
+	return cfg, err
+}
+
+// Server is the program's HTTP side. It is an [http.Handler], so that tests need no listener.
+type Server struct {
+	deps Deps
+	cfg  Config
+	log  *slog.Logger
+	mux  *http.ServeMux
+
+	draining context.Context // done when sockets are to close
+	drain    context.CancelFunc
+	sockets  sync.WaitGroup // http.Server forgets hijacked connections; this does not
+}
+
+// New returns a server that is ready to be served or called. It returns an error where deps or cfg are wrong.
+func New(deps Deps, cfg *Config) (*Server, error) {
+	if deps.Schema == nil {
+		return nil, errors.New("server: Schema is missing")
+	}
+	if deps.Viewer == nil {
+		deps.Viewer = func(context.Context, Credentials) (viewer.Viewer, bool, error) { return viewer.Viewer{}, false, nil }
+	}
+	if deps.Ready == nil {
+		deps.Ready = func(context.Context) error { return nil }
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	full, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux()}
+	s.draining, s.drain = context.WithCancel(context.Background())
+
+	s.mux.Handle("/graphql", s.graphql())
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	s.mux.HandleFunc("GET /readyz", s.readyz)
+	if deps.Playground != nil {
+		s.mux.Handle("/playground/", http.StripPrefix("/playground", deps.Playground))
+		s.mux.Handle("GET /{$}", http.RedirectHandler("/playground/", http.StatusFound))
+	}
+	return s, nil
+}
+
+// graphql assembles gqlgen's executor with our transports around it.
+func (s *Server) graphql() http.Handler {
+	g := handler.New(s.deps.Schema)
+	g.AddTransport(httpTransport{s})
+	g.AddTransport(socketTransport{s})
+	g.SetErrorPresenter(s.present)
+	g.SetRecoverFunc(s.recovered)
+	g.SetParserTokenLimit(s.cfg.Limits.Tokens)
+	g.SetDisableSuggestion(!s.cfg.Introspection)
+	cache := documents{lru.New[*ast.QueryDocument](1000)}
+	g.SetQueryCache(cache)
+	g.Use(guard{schema: s.deps.Schema.Schema(), validated: cache, limits: s.cfg.Limits, introspection: s.cfg.Introspection})
+	for _, e := range s.deps.Extensions {
+		g.Use(e)
+	}
+	return g
+}
+
+// documents caches parsed documents. Long ones are left out: a thousand of them would be the memory of the
+// machine, and a client that sends them makes them up each time.
+type documents struct{ *lru.LRU[*ast.QueryDocument] }
+
+const longestCachedDocument = 8 << 10
+
+func (d documents) Add(ctx context.Context, query string, doc *ast.QueryDocument) {
+	if len(query) <= longestCachedDocument {
+		d.LRU.Add(ctx, query, doc)
+	}
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.deps.Ready(ctx); err != nil {
+		s.log.WarnContext(ctx, "not ready", "error", err, "requestId", RequestID(ctx))
+		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ready\n")
+}
+
+// Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, asks sockets to close
+// and lets running requests finish. It returns an error where the listener failed, or where something still
+// ran when ShutdownTimeout was over.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	// Requests outlive ctx: they end by themselves, or when time is up.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	hs := &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      s.cfg.OperationTimeout + 30*time.Second, // a hijacked connection has none
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(ln) }()
+	select {
+	case err := <-failed:
+		s.drain()
+		return fmt.Errorf("serve http: %w", err)
+	case <-ctx.Done():
+	}
+
+	s.drain()
+	limit, cancel := context.WithTimeout(base, s.cfg.ShutdownTimeout)
+	defer cancel()
+	err := hs.Shutdown(limit)
+	if err == nil {
+		err = s.waitForSockets(limit)
+	}
+	if err != nil {
+		cut()
+		_ = hs.Close()
+		return fmt.Errorf("shut down http: requests still run after %s: %w", s.cfg.ShutdownTimeout, err)
+	}
+	return nil
+}
+
+func (s *Server) waitForSockets(ctx context.Context) error {
+	closed := make(chan struct{})
+	go func() {
+		s.sockets.Wait()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sameOrigin reports whether the page that sent r, if it was one, is ours.
+func (s *Server) sameOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true // not a browser
+	}
+	for _, o := range s.cfg.Origins {
+		if strings.EqualFold(o, origin) {
+			return true
+		}
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+}

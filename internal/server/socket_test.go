@@ -1,0 +1,316 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
+	"github.com/stretchr/testify/require"
+)
+
+// message is one of graphql-transport-ws.
+type message struct {
+	ID      string          `json:"id,omitempty"`
+	Type    string          `json:"type"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// socket is a client.
+type socket struct {
+	t    *testing.T
+	conn *websocket.Conn
+}
+
+func listen(t *testing.T, b *bundle) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(b)
+	t.Cleanup(func() {
+		b.drain()
+		b.sockets.Wait()
+		s.Close()
+	})
+	return s
+}
+
+func dial(t *testing.T, url string, header http.Header) (*socket, *http.Response, error) {
+	t.Helper()
+	if header == nil {
+		header = http.Header{}
+	}
+	protocols := []string{subprotocol}
+	if p := header.Get("Sec-WebSocket-Protocol"); p != "" {
+		protocols = strings.Split(p, ",")
+		header.Del("Sec-WebSocket-Protocol")
+	}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	opts := &websocket.DialOptions{HTTPHeader: header, HTTPClient: &http.Client{Transport: transport}, Subprotocols: protocols}
+	conn, resp, err := websocket.Dial(t.Context(), strings.Replace(url, "http", "ws", 1)+"/graphql", opts)
+	if err != nil {
+		return nil, resp, err
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return &socket{t, conn}, resp, nil
+}
+
+func (s *socket) send(m message) {
+	s.t.Helper()
+	require.NoError(s.t, wsjson.Write(s.t.Context(), s.conn, m))
+}
+
+func (s *socket) receive() message {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	var m message
+	require.NoError(s.t, wsjson.Read(ctx, s.conn, &m))
+	return m
+}
+
+// closed reads until the connection ends and returns its close code.
+func (s *socket) closed() (websocket.StatusCode, string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		if _, _, err := s.conn.Read(ctx); err != nil {
+			var e websocket.CloseError
+			require.ErrorAs(s.t, err, &e)
+			return e.Code, e.Reason
+		}
+	}
+}
+
+func subscribe(id, document string) message {
+	payload, _ := json.Marshal(map[string]string{"query": document})
+	return message{ID: id, Type: "subscribe", Payload: payload}
+}
+
+func TestASocketIsSignedInByItsPayload(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		header  http.Header
+		payload string
+		want    string
+	}{
+		{"payload", nil, `{"authorization": "alice"}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
+		{"header", http.Header{"Authorization": {"alice"}}, `{}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
+		{"payload goes first", http.Header{"Authorization": {"mallory"}}, `{"Authorization": "alice"}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
+		{"nobody", nil, ``, `{"data": {"whoami": null}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, func(d *Deps, _ *Config) { d.Viewer = byHeader })
+			sent := false
+			b.resolvers["whoami"] = func(ctx context.Context) (any, error) {
+				if sent {
+					return nil, errStreamEnds
+				}
+				sent = true
+				return whoami(ctx)
+			}
+			s, _, err := dial(t, listen(t, b).URL, c.header)
+			require.NoError(t, err)
+			s.send(message{Type: "connection_init", Payload: json.RawMessage(c.payload)})
+			require.Equal(t, "connection_ack", s.receive().Type)
+			s.send(subscribe("1", `subscription { whoami }`))
+			next := s.receive()
+			require.Equal(t, "next", next.Type)
+			require.JSONEq(t, c.want, string(next.Payload))
+			require.Equal(t, message{ID: "1", Type: "complete"}, s.receive())
+		})
+	}
+}
+
+func TestASocketIsRefusedWhereTheViewerIs(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer = byHeader })
+	url := listen(t, b).URL
+	for payload, want := range map[string]websocket.StatusCode{`{"authorization": "mallory"}`: 4403, `{"authorization": "broken"}`: 4500} {
+		s, _, err := dial(t, url, nil)
+		require.NoError(t, err)
+		s.send(message{Type: "connection_init", Payload: json.RawMessage(payload)})
+		code, reason := s.closed()
+		require.Equal(t, want, code)
+		require.NotContains(t, reason, "secret")
+	}
+	require.Contains(t, b.log.String(), "secret", "the cause is logged")
+}
+
+func TestErrorsOverASocket(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	url := listen(t, b).URL
+	for document, code := range map[string]string{
+		`{ nope }`:                              "GRAPHQL_VALIDATION_FAILED",
+		`{`:                                     "GRAPHQL_PARSE_FAILED",
+		`{ ` + repeat(101, `a%d: ok `) + `}`:    "TOO_COMPLEX",
+		`query($t: ID!) { thread(id: $t) {id}}`: "BAD_USER_INPUT",
+	} {
+		s, _, err := dial(t, url, http.Header{"X-Request-Id": {"r-7"}})
+		require.NoError(t, err)
+		s.send(message{Type: "connection_init"})
+		require.Equal(t, "connection_ack", s.receive().Type)
+		s.send(subscribe("1", document))
+		m := s.receive()
+		require.Equal(t, "error", m.Type)
+		var errs []apiError
+		require.NoError(t, json.Unmarshal(m.Payload, &errs))
+		require.Equal(t, code, errs[0].code())
+		require.Equal(t, "r-7", errs[0].Extensions["requestId"])
+	}
+	s, _, err := dial(t, url, nil)
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	s.send(subscribe("1", `{ crash }`))
+	m := s.receive()
+	require.Contains(t, string(m.Payload), `"code":"INTERNAL"`)
+	require.NotContains(t, string(m.Payload), "secret")
+}
+
+func TestOriginsOfSockets(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Origins = []string{"https://app.example"} })
+	url := listen(t, b).URL
+	for _, c := range []struct {
+		origin  string
+		allowed bool
+	}{
+		{"", true},
+		{url, true},
+		{"https://app.example", true},
+		{"http://app.example", false},
+		{"https://evil.example", false},
+		{"https://app.example.evil.example", false},
+		{"null", false},
+	} {
+		header := http.Header{}
+		if c.origin != "" {
+			header.Set("Origin", c.origin)
+		}
+		_, resp, err := dial(t, url, header)
+		require.Equal(t, c.allowed, err == nil, c.origin)
+		if !c.allowed {
+			require.Equal(t, 403, resp.StatusCode, c.origin)
+		}
+	}
+}
+
+func TestTheSubprotocolIsRequired(t *testing.T) {
+	t.Parallel()
+	url := listen(t, setup(t)).URL
+	_, resp, err := dial(t, url, http.Header{"Sec-Websocket-Protocol": {"graphql-ws"}})
+	require.Error(t, err)
+	require.Equal(t, 400, resp.StatusCode)
+	s, _, err := dial(t, url, http.Header{"Sec-Websocket-Protocol": {"graphql-ws,graphql-transport-ws"}})
+	require.NoError(t, err)
+	require.Equal(t, subprotocol, s.conn.Subprotocol())
+}
+
+func TestALongMessageEndsTheSocket(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Limits.Body = 1000 })
+	s, _, err := dial(t, listen(t, b).URL, nil)
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	s.send(subscribe("1", `{ ok } #`+strings.Repeat("x", 1000)))
+	code, _ := s.closed()
+	require.Equal(t, websocket.StatusMessageTooBig, code)
+}
+
+func TestServeDrains(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	b.resolvers["fail"] = func(context.Context) (any, error) {
+		close(entered)
+		<-release
+		return "done", nil
+	}
+	b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+		<-ctx.Done()
+		return nil, errStreamEnds
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	url := "http://" + ln.Addr().String()
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, ln) }()
+
+	s, _, err := dial(t, url, nil)
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	s.send(subscribe("1", `subscription { ticks }`))
+
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := client.Post(url+"/graphql", "application/json", strings.NewReader(`{"query": "{ fail }"}`))
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	<-entered
+	stop()
+	code, _ := s.closed()
+	require.Equal(t, websocket.StatusNormalClosure, code, "sockets are closed at once")
+	close(release)
+	require.Equal(t, 200, <-answered, "running requests end by themselves")
+	require.NoError(t, <-served)
+	_, err = net.DialTimeout("tcp", ln.Addr().String(), time.Second)
+	require.Error(t, err)
+}
+
+func TestServeIsBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.ShutdownTimeout = time.Millisecond })
+	entered := make(chan struct{})
+	b.resolvers["fail"] = func(ctx context.Context) (any, error) {
+		close(entered)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, ln) }()
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := client.Post("http://"+ln.Addr().String()+"/graphql", "application/json", strings.NewReader(`{"query": "{ fail }"}`))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		answered <- err
+	}()
+	<-entered
+	stop()
+	require.ErrorContains(t, <-served, "requests still run after 1ms")
+	<-answered
+}
+
+func TestServeReportsABrokenListener(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
+	require.ErrorContains(t, setup(t).Serve(t.Context(), ln), "serve http")
+}

@@ -1,0 +1,102 @@
+// A browser for the end-to-end tests, and the playground as a person uses it.
+import { chromium } from 'playwright-core';
+
+export const baseURL = process.env.BASE_URL?.replace(/\/$/, '');
+if (!baseURL) throw new Error('set BASE_URL to a running server with its demo data, such as http://127.0.0.1:8080');
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: [
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-gpu',
+      '--disable-quic',
+      '--disable-sync',
+      '--no-first-run',
+      ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
+    ],
+  });
+}
+
+// open visits the playground for the first time, as a new person. faults collects what must not happen: errors on the
+// console, uncaught exceptions, violations of the policy, requests to other hosts.
+export async function open(browser, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  const faults = [];
+
+  await context.route('**/*', (route) => {
+    if (new URL(route.request().url()).origin === baseURL) return route.continue();
+    faults.push(`request to ${route.request().url()}`);
+    return route.abort();
+  });
+  page.on('websocket', (socket) => {
+    if (new URL(socket.url()).host !== new URL(baseURL).host) faults.push(`socket to ${socket.url()}`);
+  });
+  page.on('console', (message) => {
+    if (message.type() === 'error') faults.push(`console: ${message.text()}`);
+  });
+  page.on('pageerror', (error) => faults.push(`exception: ${error.stack}`));
+  await page.exposeFunction('reportViolation', (text) => faults.push(`policy: ${text}`));
+  await page.addInitScript(() => {
+    addEventListener('securitypolicyviolation', (e) => {
+      globalThis.reportViolation(`${e.effectiveDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`);
+    });
+  });
+
+  await page.goto(`${baseURL}/playground/`);
+  await ready(page);
+  return { page, context, faults };
+}
+
+// ready waits until the page can be used: its editors are there.
+export async function ready(page) {
+  for (const editor of ['.graphiql-query-editor', '.graphiql-editor-tool', '.graphiql-response']) {
+    await page.locator(`${editor} .view-line`).first().waitFor({ state: 'attached' });
+  }
+}
+
+export async function chooseTab(page, name) {
+  await page.locator('.graphiql-tab-button', { hasText: name }).click();
+  await page.locator('.graphiql-tab-active', { hasText: name }).waitFor();
+}
+
+export function run(page) {
+  return page.locator('.graphiql-execute-button').click();
+}
+
+// text of an editor: operation.graphql, variables.json, request-headers.json or response.json. Editors draw only the lines
+// in sight, hence their models are read.
+export function text(page, file) {
+  return page.evaluate((file) => {
+    return globalThis.__MONACO.editor.getModels().find((model) => model.uri.path.endsWith(file)).getValue();
+  }, file);
+}
+
+export function setText(page, file, value) {
+  return page.evaluate(
+    ([file, value]) => {
+      globalThis.__MONACO.editor.getModels().find((model) => model.uri.path.endsWith(file)).setValue(value);
+    },
+    [file, value],
+  );
+}
+
+// response waits, for ten seconds at most, for an answer that accept likes, and answers it.
+export async function response(page, accept) {
+  const end = Date.now() + 10_000;
+  for (;;) {
+    const shown = await text(page, 'response.json');
+    if (shown !== '' && accept(JSON.parse(shown))) return JSON.parse(shown);
+    if (Date.now() > end) throw new Error(`${accept} is not true of the answer: ${shown}`);
+    await page.waitForFunction(
+      (shown) => {
+        const models = globalThis.__MONACO.editor.getModels();
+        return models.find((model) => model.uri.path.endsWith('response.json')).getValue() !== shown;
+      },
+      shown,
+      { timeout: 10_000 },
+    ).catch(() => {}); // told above, with what is shown
+  }
+}
