@@ -7,9 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"reflect"
-
-	"godstack/ent/migrate"
 
 	"godstack/ent/message"
 	"godstack/ent/thread"
@@ -25,8 +22,6 @@ import (
 // Client is the client that holds all ent builders.
 type Client struct {
 	config
-	// Schema is the client for creating, migrating and dropping schema.
-	Schema *migrate.Schema
 	// Message is the client for interacting with the Message builders.
 	Message *MessageClient
 	// Thread is the client for interacting with the Thread builders.
@@ -43,7 +38,6 @@ func NewClient(opts ...Option) *Client {
 }
 
 func (c *Client) init() {
-	c.Schema = migrate.NewSchema(c.driver)
 	c.Message = NewMessageClient(c.config)
 	c.Thread = NewThreadClient(c.config)
 	c.User = NewUserClient(c.config)
@@ -247,26 +241,6 @@ func (c *MessageClient) Create() *MessageCreate {
 	return &MessageCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// CreateBulk returns a builder for creating a bulk of Message entities.
-func (c *MessageClient) CreateBulk(builders ...*MessageCreate) *MessageCreateBulk {
-	return &MessageCreateBulk{config: c.config, builders: builders}
-}
-
-// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
-// a builder and applies setFunc on it.
-func (c *MessageClient) MapCreateBulk(slice any, setFunc func(*MessageCreate, int)) *MessageCreateBulk {
-	rv := reflect.ValueOf(slice)
-	if rv.Kind() != reflect.Slice {
-		return &MessageCreateBulk{err: fmt.Errorf("calling to MessageClient.MapCreateBulk with wrong type %T, need slice", slice)}
-	}
-	builders := make([]*MessageCreate, rv.Len())
-	for i := 0; i < rv.Len(); i++ {
-		builders[i] = c.Create()
-		setFunc(builders[i], i)
-	}
-	return &MessageCreateBulk{config: c.config, builders: builders}
-}
-
 // Update returns an update builder for Message.
 func (c *MessageClient) Update() *MessageUpdate {
 	mutation := newMessageMutation(c.config, OpUpdate)
@@ -316,15 +290,6 @@ func (c *MessageClient) Query() *MessageQuery {
 // Get returns a Message entity by its id.
 func (c *MessageClient) Get(ctx context.Context, id uuid.UUID) (*Message, error) {
 	return c.Query().Where(message.ID(id)).Only(ctx)
-}
-
-// GetX is like Get, but panics if an error occurs.
-func (c *MessageClient) GetX(ctx context.Context, id uuid.UUID) *Message {
-	obj, err := c.Get(ctx, id)
-	if err != nil {
-		panic(err)
-	}
-	return obj
 }
 
 // QueryThread queries the thread edge of a Message.
@@ -412,26 +377,6 @@ func (c *ThreadClient) Create() *ThreadCreate {
 	return &ThreadCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// CreateBulk returns a builder for creating a bulk of Thread entities.
-func (c *ThreadClient) CreateBulk(builders ...*ThreadCreate) *ThreadCreateBulk {
-	return &ThreadCreateBulk{config: c.config, builders: builders}
-}
-
-// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
-// a builder and applies setFunc on it.
-func (c *ThreadClient) MapCreateBulk(slice any, setFunc func(*ThreadCreate, int)) *ThreadCreateBulk {
-	rv := reflect.ValueOf(slice)
-	if rv.Kind() != reflect.Slice {
-		return &ThreadCreateBulk{err: fmt.Errorf("calling to ThreadClient.MapCreateBulk with wrong type %T, need slice", slice)}
-	}
-	builders := make([]*ThreadCreate, rv.Len())
-	for i := 0; i < rv.Len(); i++ {
-		builders[i] = c.Create()
-		setFunc(builders[i], i)
-	}
-	return &ThreadCreateBulk{config: c.config, builders: builders}
-}
-
 // Update returns an update builder for Thread.
 func (c *ThreadClient) Update() *ThreadUpdate {
 	mutation := newThreadMutation(c.config, OpUpdate)
@@ -481,15 +426,6 @@ func (c *ThreadClient) Query() *ThreadQuery {
 // Get returns a Thread entity by its id.
 func (c *ThreadClient) Get(ctx context.Context, id uuid.UUID) (*Thread, error) {
 	return c.Query().Where(thread.ID(id)).Only(ctx)
-}
-
-// GetX is like Get, but panics if an error occurs.
-func (c *ThreadClient) GetX(ctx context.Context, id uuid.UUID) *Thread {
-	obj, err := c.Get(ctx, id)
-	if err != nil {
-		panic(err)
-	}
-	return obj
 }
 
 // QueryOwner queries the owner edge of a Thread.
@@ -593,26 +529,6 @@ func (c *UserClient) Create() *UserCreate {
 	return &UserCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// CreateBulk returns a builder for creating a bulk of User entities.
-func (c *UserClient) CreateBulk(builders ...*UserCreate) *UserCreateBulk {
-	return &UserCreateBulk{config: c.config, builders: builders}
-}
-
-// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
-// a builder and applies setFunc on it.
-func (c *UserClient) MapCreateBulk(slice any, setFunc func(*UserCreate, int)) *UserCreateBulk {
-	rv := reflect.ValueOf(slice)
-	if rv.Kind() != reflect.Slice {
-		return &UserCreateBulk{err: fmt.Errorf("calling to UserClient.MapCreateBulk with wrong type %T, need slice", slice)}
-	}
-	builders := make([]*UserCreate, rv.Len())
-	for i := 0; i < rv.Len(); i++ {
-		builders[i] = c.Create()
-		setFunc(builders[i], i)
-	}
-	return &UserCreateBulk{config: c.config, builders: builders}
-}
-
 // Update returns an update builder for User.
 func (c *UserClient) Update() *UserUpdate {
 	mutation := newUserMutation(c.config, OpUpdate)
@@ -662,15 +578,6 @@ func (c *UserClient) Query() *UserQuery {
 // Get returns a User entity by its id.
 func (c *UserClient) Get(ctx context.Context, id uuid.UUID) (*User, error) {
 	return c.Query().Where(user.ID(id)).Only(ctx)
-}
-
-// GetX is like Get, but panics if an error occurs.
-func (c *UserClient) GetX(ctx context.Context, id uuid.UUID) *User {
-	obj, err := c.Get(ctx, id)
-	if err != nil {
-		panic(err)
-	}
-	return obj
 }
 
 // QueryOwnedThreads queries the owned_threads edge of a User.

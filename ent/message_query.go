@@ -120,15 +120,6 @@ func (_q *MessageQuery) First(ctx context.Context) (*Message, error) {
 	return nodes[0], nil
 }
 
-// FirstX is like First, but panics if an error occurs.
-func (_q *MessageQuery) FirstX(ctx context.Context) *Message {
-	node, err := _q.First(ctx)
-	if err != nil && !IsNotFound(err) {
-		panic(err)
-	}
-	return node
-}
-
 // FirstID returns the first Message ID from the query.
 // Returns a *NotFoundError when no Message ID was found.
 func (_q *MessageQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
@@ -141,15 +132,6 @@ func (_q *MessageQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 		return
 	}
 	return ids[0], nil
-}
-
-// FirstIDX is like FirstID, but panics if an error occurs.
-func (_q *MessageQuery) FirstIDX(ctx context.Context) uuid.UUID {
-	id, err := _q.FirstID(ctx)
-	if err != nil && !IsNotFound(err) {
-		panic(err)
-	}
-	return id
 }
 
 // Only returns a single Message entity found by the query, ensuring it only returns one.
@@ -168,15 +150,6 @@ func (_q *MessageQuery) Only(ctx context.Context) (*Message, error) {
 	default:
 		return nil, &NotSingularError{message.Label}
 	}
-}
-
-// OnlyX is like Only, but panics if an error occurs.
-func (_q *MessageQuery) OnlyX(ctx context.Context) *Message {
-	node, err := _q.Only(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return node
 }
 
 // OnlyID is like Only, but returns the only Message ID in the query.
@@ -198,15 +171,6 @@ func (_q *MessageQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	return
 }
 
-// OnlyIDX is like OnlyID, but panics if an error occurs.
-func (_q *MessageQuery) OnlyIDX(ctx context.Context) uuid.UUID {
-	id, err := _q.OnlyID(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return id
-}
-
 // All executes the query and returns a list of Messages.
 func (_q *MessageQuery) All(ctx context.Context) ([]*Message, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
@@ -215,15 +179,6 @@ func (_q *MessageQuery) All(ctx context.Context) ([]*Message, error) {
 	}
 	qr := querierAll[[]*Message, *MessageQuery]()
 	return withInterceptors[[]*Message](ctx, _q, qr, _q.inters)
-}
-
-// AllX is like All, but panics if an error occurs.
-func (_q *MessageQuery) AllX(ctx context.Context) []*Message {
-	nodes, err := _q.All(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return nodes
 }
 
 // IDs executes the query and returns a list of Message IDs.
@@ -238,15 +193,6 @@ func (_q *MessageQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// IDsX is like IDs, but panics if an error occurs.
-func (_q *MessageQuery) IDsX(ctx context.Context) []uuid.UUID {
-	ids, err := _q.IDs(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return ids
-}
-
 // Count returns the count of the given query.
 func (_q *MessageQuery) Count(ctx context.Context) (int, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryCount)
@@ -254,15 +200,6 @@ func (_q *MessageQuery) Count(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	return withInterceptors[int](ctx, _q, querierCount[*MessageQuery](), _q.inters)
-}
-
-// CountX is like Count, but panics if an error occurs.
-func (_q *MessageQuery) CountX(ctx context.Context) int {
-	count, err := _q.Count(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return count
 }
 
 // Exist returns true if the query has elements in the graph.
@@ -276,15 +213,6 @@ func (_q *MessageQuery) Exist(ctx context.Context) (bool, error) {
 	default:
 		return true, nil
 	}
-}
-
-// ExistX is like Exist, but panics if an error occurs.
-func (_q *MessageQuery) ExistX(ctx context.Context) bool {
-	exist, err := _q.Exist(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return exist
 }
 
 // Clone returns a duplicate of the MessageQuery builder, including all associated steps. It can be
@@ -329,29 +257,6 @@ func (_q *MessageQuery) WithAuthor(opts ...func(*UserQuery)) *MessageQuery {
 	return _q
 }
 
-// GroupBy is used to group vertices by one or more fields/columns.
-// It is often used with aggregate functions, like: count, max, mean, min, sum.
-//
-// Example:
-//
-//	var v []struct {
-//		Version int `json:"version,omitempty"`
-//		Count int `json:"count,omitempty"`
-//	}
-//
-//	client.Message.Query().
-//		GroupBy(message.FieldVersion).
-//		Aggregate(ent.Count()).
-//		Scan(ctx, &v)
-func (_q *MessageQuery) GroupBy(field string, fields ...string) *MessageGroupBy {
-	_q.ctx.Fields = append([]string{field}, fields...)
-	grbuild := &MessageGroupBy{build: _q}
-	grbuild.flds = &_q.ctx.Fields
-	grbuild.label = message.Label
-	grbuild.scan = grbuild.Scan
-	return grbuild
-}
-
 // Select allows the selection one or more fields/columns for the given query,
 // instead of selecting all fields in the entity.
 //
@@ -370,11 +275,6 @@ func (_q *MessageQuery) Select(fields ...string) *MessageSelect {
 	sbuild.label = message.Label
 	sbuild.flds, sbuild.scan = &_q.ctx.Fields, sbuild.Scan
 	return sbuild
-}
-
-// Aggregate returns a MessageSelect configured with the given aggregations.
-func (_q *MessageQuery) Aggregate(fns ...AggregateFunc) *MessageSelect {
-	return _q.Select().Aggregate(fns...)
 }
 
 func (_q *MessageQuery) prepareQuery(ctx context.Context) error {
@@ -589,54 +489,6 @@ func (_q *MessageQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		selector.Limit(*limit)
 	}
 	return selector
-}
-
-// MessageGroupBy is the group-by builder for Message entities.
-type MessageGroupBy struct {
-	selector
-	build *MessageQuery
-}
-
-// Aggregate adds the given aggregation functions to the group-by query.
-func (_g *MessageGroupBy) Aggregate(fns ...AggregateFunc) *MessageGroupBy {
-	_g.fns = append(_g.fns, fns...)
-	return _g
-}
-
-// Scan applies the selector query and scans the result into the given value.
-func (_g *MessageGroupBy) Scan(ctx context.Context, v any) error {
-	ctx = setContextOp(ctx, _g.build.ctx, ent.OpQueryGroupBy)
-	if err := _g.build.prepareQuery(ctx); err != nil {
-		return err
-	}
-	return scanWithInterceptors[*MessageQuery, *MessageGroupBy](ctx, _g.build, _g, _g.build.inters, v)
-}
-
-func (_g *MessageGroupBy) sqlScan(ctx context.Context, root *MessageQuery, v any) error {
-	selector := root.sqlQuery(ctx).Select()
-	aggregation := make([]string, 0, len(_g.fns))
-	for _, fn := range _g.fns {
-		aggregation = append(aggregation, fn(selector))
-	}
-	if len(selector.SelectedColumns()) == 0 {
-		columns := make([]string, 0, len(*_g.flds)+len(_g.fns))
-		for _, f := range *_g.flds {
-			columns = append(columns, selector.C(f))
-		}
-		columns = append(columns, aggregation...)
-		selector.Select(columns...)
-	}
-	selector.GroupBy(selector.Columns(*_g.flds...)...)
-	if err := selector.Err(); err != nil {
-		return err
-	}
-	rows := &sql.Rows{}
-	query, args := selector.Query()
-	if err := _g.build.driver.Query(ctx, query, args, rows); err != nil {
-		return err
-	}
-	defer rows.Close()
-	return sql.ScanSlice(rows, v)
 }
 
 // MessageSelect is the builder for selecting fields of Message entities.

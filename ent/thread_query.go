@@ -146,15 +146,6 @@ func (_q *ThreadQuery) First(ctx context.Context) (*Thread, error) {
 	return nodes[0], nil
 }
 
-// FirstX is like First, but panics if an error occurs.
-func (_q *ThreadQuery) FirstX(ctx context.Context) *Thread {
-	node, err := _q.First(ctx)
-	if err != nil && !IsNotFound(err) {
-		panic(err)
-	}
-	return node
-}
-
 // FirstID returns the first Thread ID from the query.
 // Returns a *NotFoundError when no Thread ID was found.
 func (_q *ThreadQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
@@ -167,15 +158,6 @@ func (_q *ThreadQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 		return
 	}
 	return ids[0], nil
-}
-
-// FirstIDX is like FirstID, but panics if an error occurs.
-func (_q *ThreadQuery) FirstIDX(ctx context.Context) uuid.UUID {
-	id, err := _q.FirstID(ctx)
-	if err != nil && !IsNotFound(err) {
-		panic(err)
-	}
-	return id
 }
 
 // Only returns a single Thread entity found by the query, ensuring it only returns one.
@@ -194,15 +176,6 @@ func (_q *ThreadQuery) Only(ctx context.Context) (*Thread, error) {
 	default:
 		return nil, &NotSingularError{thread.Label}
 	}
-}
-
-// OnlyX is like Only, but panics if an error occurs.
-func (_q *ThreadQuery) OnlyX(ctx context.Context) *Thread {
-	node, err := _q.Only(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return node
 }
 
 // OnlyID is like Only, but returns the only Thread ID in the query.
@@ -224,15 +197,6 @@ func (_q *ThreadQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	return
 }
 
-// OnlyIDX is like OnlyID, but panics if an error occurs.
-func (_q *ThreadQuery) OnlyIDX(ctx context.Context) uuid.UUID {
-	id, err := _q.OnlyID(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return id
-}
-
 // All executes the query and returns a list of Threads.
 func (_q *ThreadQuery) All(ctx context.Context) ([]*Thread, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
@@ -241,15 +205,6 @@ func (_q *ThreadQuery) All(ctx context.Context) ([]*Thread, error) {
 	}
 	qr := querierAll[[]*Thread, *ThreadQuery]()
 	return withInterceptors[[]*Thread](ctx, _q, qr, _q.inters)
-}
-
-// AllX is like All, but panics if an error occurs.
-func (_q *ThreadQuery) AllX(ctx context.Context) []*Thread {
-	nodes, err := _q.All(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return nodes
 }
 
 // IDs executes the query and returns a list of Thread IDs.
@@ -264,15 +219,6 @@ func (_q *ThreadQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// IDsX is like IDs, but panics if an error occurs.
-func (_q *ThreadQuery) IDsX(ctx context.Context) []uuid.UUID {
-	ids, err := _q.IDs(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return ids
-}
-
 // Count returns the count of the given query.
 func (_q *ThreadQuery) Count(ctx context.Context) (int, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryCount)
@@ -280,15 +226,6 @@ func (_q *ThreadQuery) Count(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	return withInterceptors[int](ctx, _q, querierCount[*ThreadQuery](), _q.inters)
-}
-
-// CountX is like Count, but panics if an error occurs.
-func (_q *ThreadQuery) CountX(ctx context.Context) int {
-	count, err := _q.Count(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return count
 }
 
 // Exist returns true if the query has elements in the graph.
@@ -302,15 +239,6 @@ func (_q *ThreadQuery) Exist(ctx context.Context) (bool, error) {
 	default:
 		return true, nil
 	}
-}
-
-// ExistX is like Exist, but panics if an error occurs.
-func (_q *ThreadQuery) ExistX(ctx context.Context) bool {
-	exist, err := _q.Exist(ctx)
-	if err != nil {
-		panic(err)
-	}
-	return exist
 }
 
 // Clone returns a duplicate of the ThreadQuery builder, including all associated steps. It can be
@@ -367,29 +295,6 @@ func (_q *ThreadQuery) WithMessages(opts ...func(*MessageQuery)) *ThreadQuery {
 	return _q
 }
 
-// GroupBy is used to group vertices by one or more fields/columns.
-// It is often used with aggregate functions, like: count, max, mean, min, sum.
-//
-// Example:
-//
-//	var v []struct {
-//		Version int `json:"version,omitempty"`
-//		Count int `json:"count,omitempty"`
-//	}
-//
-//	client.Thread.Query().
-//		GroupBy(thread.FieldVersion).
-//		Aggregate(ent.Count()).
-//		Scan(ctx, &v)
-func (_q *ThreadQuery) GroupBy(field string, fields ...string) *ThreadGroupBy {
-	_q.ctx.Fields = append([]string{field}, fields...)
-	grbuild := &ThreadGroupBy{build: _q}
-	grbuild.flds = &_q.ctx.Fields
-	grbuild.label = thread.Label
-	grbuild.scan = grbuild.Scan
-	return grbuild
-}
-
 // Select allows the selection one or more fields/columns for the given query,
 // instead of selecting all fields in the entity.
 //
@@ -408,11 +313,6 @@ func (_q *ThreadQuery) Select(fields ...string) *ThreadSelect {
 	sbuild.label = thread.Label
 	sbuild.flds, sbuild.scan = &_q.ctx.Fields, sbuild.Scan
 	return sbuild
-}
-
-// Aggregate returns a ThreadSelect configured with the given aggregations.
-func (_q *ThreadQuery) Aggregate(fns ...AggregateFunc) *ThreadSelect {
-	return _q.Select().Aggregate(fns...)
 }
 
 func (_q *ThreadQuery) prepareQuery(ctx context.Context) error {
@@ -737,54 +637,6 @@ func (_q *ThreadQuery) WithNamedMessages(name string, opts ...func(*MessageQuery
 	}
 	_q.withNamedMessages[name] = query
 	return _q
-}
-
-// ThreadGroupBy is the group-by builder for Thread entities.
-type ThreadGroupBy struct {
-	selector
-	build *ThreadQuery
-}
-
-// Aggregate adds the given aggregation functions to the group-by query.
-func (_g *ThreadGroupBy) Aggregate(fns ...AggregateFunc) *ThreadGroupBy {
-	_g.fns = append(_g.fns, fns...)
-	return _g
-}
-
-// Scan applies the selector query and scans the result into the given value.
-func (_g *ThreadGroupBy) Scan(ctx context.Context, v any) error {
-	ctx = setContextOp(ctx, _g.build.ctx, ent.OpQueryGroupBy)
-	if err := _g.build.prepareQuery(ctx); err != nil {
-		return err
-	}
-	return scanWithInterceptors[*ThreadQuery, *ThreadGroupBy](ctx, _g.build, _g, _g.build.inters, v)
-}
-
-func (_g *ThreadGroupBy) sqlScan(ctx context.Context, root *ThreadQuery, v any) error {
-	selector := root.sqlQuery(ctx).Select()
-	aggregation := make([]string, 0, len(_g.fns))
-	for _, fn := range _g.fns {
-		aggregation = append(aggregation, fn(selector))
-	}
-	if len(selector.SelectedColumns()) == 0 {
-		columns := make([]string, 0, len(*_g.flds)+len(_g.fns))
-		for _, f := range *_g.flds {
-			columns = append(columns, selector.C(f))
-		}
-		columns = append(columns, aggregation...)
-		selector.Select(columns...)
-	}
-	selector.GroupBy(selector.Columns(*_g.flds...)...)
-	if err := selector.Err(); err != nil {
-		return err
-	}
-	rows := &sql.Rows{}
-	query, args := selector.Query()
-	if err := _g.build.driver.Query(ctx, query, args, rows); err != nil {
-		return err
-	}
-	defer rows.Close()
-	return sql.ScanSlice(rows, v)
 }
 
 // ThreadSelect is the builder for selecting fields of Thread entities.

@@ -4,9 +4,9 @@
 -- of the change itself. Package changelog reads it, and its doc says what is guaranteed.
 
 -- +goose StatementBegin
--- changelog_slot is the partition of a moment: its day (UTC) modulo 9.
+-- changelog_slot is the partition of a moment: its day (UTC) modulo 9. It is inlined, which takes being as stable as date_part.
 CREATE FUNCTION changelog_slot(at timestamptz) RETURNS smallint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT (floor(date_part('epoch', at) / 86400)::integer % 9)::smallint
 $$;
 -- +goose StatementEnd
@@ -208,6 +208,20 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- changelog_waiting is changelog_link with the links that wait for the record's row, if there are.
+CREATE FUNCTION changelog_waiting(record text, op "char", INOUT fields text[], INOUT old jsonb) LANGUAGE plpgsql
+    SET search_path FROM CURRENT AS $$
+DECLARE
+    waiting CONSTANT jsonb := current_setting('godstack.links')::jsonb;
+BEGIN
+    IF waiting ? record THEN
+        SELECT l.fields, l.old INTO fields, old FROM changelog_link(op, waiting->record, fields, old) l;
+        PERFORM set_config('godstack.links', (waiting - record)::text, true);
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- changelog_links is the trigger of join tables: (entity, owning table, its column here, the other column, edge).
 --
 -- The owner's row of the log may be written already in this transaction (the links are added to it), may be about to
@@ -218,6 +232,7 @@ CREATE FUNCTION changelog_links() RETURNS trigger LANGUAGE plpgsql SET search_pa
 DECLARE
     kind    CONSTANT text := TG_ARGV[0];
     tbl     CONSTANT text := TG_ARGV[1];
+    edge    CONSTANT text := TG_ARGV[4];
     this    CONSTANT xid8 := pg_current_xact_id();
     -- Rows of this transaction are in these two, unless it is older than a day; the log has two rows for it then.
     slot_a  CONSTANT smallint := changelog_slot(now());
@@ -232,12 +247,12 @@ BEGIN
         CASE WHEN TG_OP <> 'DELETE' THEN format('SELECT %I, %I, 1 FROM linked', TG_ARGV[2], TG_ARGV[3]) END,
         CASE WHEN TG_OP <> 'INSERT' THEN format('SELECT %I, %I, -1 FROM unlinked', TG_ARGV[2], TG_ARGV[3]) END);
     FOR link IN EXECUTE format($sql$
-        SELECT owner AS id, jsonb_build_object(%L,
-               jsonb_build_object('added', coalesce(jsonb_agg(other) FILTER (WHERE n > 0), '[]'),
-                                  'removed', coalesce(jsonb_agg(other) FILTER (WHERE n < 0), '[]'))) AS edges
+        SELECT owner AS id,
+               jsonb_build_object('added', coalesce(jsonb_agg(other ORDER BY other) FILTER (WHERE n > 0), '[]'),
+                                  'removed', coalesce(jsonb_agg(other ORDER BY other) FILTER (WHERE n < 0), '[]')) AS ends
           FROM (SELECT owner, other, sum(n) AS n FROM (%s) s (owner, other, n) GROUP BY owner, other) s
          WHERE n <> 0 AND owner IS NOT NULL AND other IS NOT NULL GROUP BY owner ORDER BY owner
-    $sql$, TG_ARGV[4], source) LOOP
+    $sql$, source) LOOP
         EXECUTE format('SELECT version, age(xmin) <= 0 AS young FROM %s WHERE id = $1 FOR NO KEY UPDATE', tbl)
            INTO owner USING link.id;
         -- "IS NOT DISTINCT FROM" keeps the planner from walking through all that this transaction has written.
@@ -251,14 +266,16 @@ BEGIN
                AND c.xid IS NOT DISTINCT FROM this AND c.op <> 'D' ORDER BY c.seq DESC LIMIT 1;
         END IF;
         IF FOUND THEN
-            UPDATE changes c SET (fields, old) = (SELECT l.fields, l.old FROM changelog_link(c.op, link.edges, c.fields, c.old) l)
+            UPDATE changes c SET (fields, old) =
+                   (SELECT l.fields, l.old FROM changelog_link(c.op, jsonb_build_object(edge, link.ends), c.fields, c.old) l)
              WHERE c.slot = entry.slot AND c.xid = this AND c.seq = entry.seq;
             CONTINUE;
         END IF;
 
         waiting := coalesce(nullif(current_setting('godstack.links', true), ''), '{}');
         PERFORM set_config('godstack.links', (waiting || jsonb_build_object(kind || link.id,
-            coalesce(waiting->(kind || link.id), '{}') || link.edges))::text, true);
+            coalesce(waiting->(kind || link.id), '{}')
+            || jsonb_build_object(edge, changelog_net(waiting->(kind || link.id)->edge, link.ends))))::text, true);
         -- A version from no earlier transaction, of which the log knows nothing: its row is about to be written.
         IF owner.version IS NOT NULL AND NOT (owner.young AND NOT EXISTS (
             SELECT FROM changes c WHERE c.id = link.id AND c.version = owner.version AND c.entity = kind)) THEN
@@ -356,27 +373,21 @@ BEGIN
     EXECUTE format($fn$
 CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
 DECLARE
-    code   "char";
-    rec    uuid;
-    num    bigint;
     names  text[] := '{}';
     before jsonb;
-    links  text;
 BEGIN
+    -- Every expression is prepared anew in each transaction: there are few. NEW is null for a delete.
     IF TG_OP = 'UPDATE' THEN
-        code := 'U'; rec := NEW.id; num := NEW.version; before := '{}';%4$s
-    ELSIF TG_OP = 'INSERT' THEN
-        code := 'I'; rec := NEW.id; num := NEW.version;
-    ELSE
-        code := 'D'; rec := OLD.id; num := OLD.version + 1;
+        before := '{}';%4$s
+    ELSIF TG_OP = 'DELETE' THEN
         before := (SELECT to_jsonb(r) FROM (SELECT %5$s) r);
     END IF;
-    links := current_setting('godstack.links', true);
-    IF links <> '' AND links::jsonb ? (%3$L || rec) THEN
-        SELECT l.fields, l.old INTO names, before FROM %2$I.changelog_link(code, links::jsonb->(%3$L || rec), names, before) l;
-        PERFORM set_config('godstack.links', (links::jsonb - (%3$L || rec))::text, true);
+    IF current_setting('godstack.links', true) <> '' THEN
+        SELECT w.fields, w.old INTO names, before
+          FROM %2$I.changelog_waiting(%3$L || coalesce(NEW.id, OLD.id), left(TG_OP, 1)::"char", names, before) w;
     END IF;
-    INSERT INTO %2$I.changes (entity, id, version, op, fields, old) VALUES (%3$L, rec, num, code, names, before);
+    INSERT INTO %2$I.changes (entity, id, version, op, fields, old) VALUES
+        (%3$L, coalesce(NEW.id, OLD.id), coalesce(NEW.version, OLD.version + 1), left(TG_OP, 1)::"char", names, before);
     RETURN NULL;
 END $body$
     $fn$, fn, (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = 'changes'::regclass),

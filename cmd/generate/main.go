@@ -7,7 +7,7 @@ import (
 )
 
 func main() {
-	if err := codegen.Generate(codegen.Config{Module: "godstack"}); err != nil {
+	if err := codegen.Generate("godstack"); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -6,7 +6,8 @@
 //   - Every write of a record raises its version by exactly one from 1, also where a statement names another, and by a foreign key's
 //     action; a delete has the version above the last (TestHandTypedVersions, TestForeignKeyActions, TestDeleteAndInsertAgain).
 //   - A row names the columns that changed and holds what they were before, but no sensitive value (TestFieldsAndOld).
-//   - Linking or unlinking counts as one change of the record that owns the edge for each transaction (TestJoin...).
+//   - Linking or unlinking counts as one change of the record that owns the edge for each transaction (TestJoinOnceForEachTransaction,
+//     TestJoinDeleteOfOther).
 //
 // What the [Tailer] guarantees its handler:
 //   - Every committed change comes once, and the versions of a record come in order, however transactions overlap and whatever

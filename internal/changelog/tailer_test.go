@@ -2,6 +2,7 @@ package changelog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 // tail is a running tailer and what it has read.
@@ -104,65 +106,63 @@ func (b *bundle) complete(tl *tail) {
 // returns when each committed change was committed.
 func (b *bundle) storm(lasts time.Duration) map[int64]time.Time {
 	b.t.Helper()
-	b.exec(`INSERT INTO thread (id) SELECT ('00000000-0000-0000-0000-0000000001' || lpad(n::text, 2, '0'))::uuid FROM generate_series(0, 19) n`)
+	for n := range 20 {
+		_, err := b.Exec(b.t.Context(), `INSERT INTO thread (id) VALUES ($1)`, uuid.UUID{0: 1, 15: byte(n)})
+		require.NoError(b.t, err)
+	}
 	var (
-		mu        sync.Mutex
+		writers   errgroup.Group
+		mu        sync.Mutex // protects committed
 		committed = map[int64]time.Time{}
-		writers   sync.WaitGroup
-		ctx       = b.t.Context()
-		errs      = make(chan error, 8)
 	)
 	end := time.Now().Add(lasts)
 	for w := range 8 {
-		writers.Go(func() {
-			errs <- func() error {
-				r := rand.New(rand.NewPCG(1, uint64(w)))
-				for time.Now().Before(end) {
-					tx, err := b.Begin(ctx)
-					if err != nil {
-						return err
-					}
-					records := r.Perm(20)[:1+r.IntN(3)]
-					slices.Sort(records) // no deadlock
-					for _, n := range records {
-						if _, err := tx.Exec(ctx, `UPDATE thread SET title = title WHERE id = ('00000000-0000-0000-0000-0000000001' || lpad($1::text, 2, '0'))::uuid`,
-							n); err != nil {
-							return err
-						}
-						if _, err := tx.Exec(ctx, `SELECT pg_sleep($1)`, r.Float64()*0.013); err != nil {
-							return err
-						}
-					}
-					if r.IntN(5) == 0 {
-						if err := tx.Rollback(ctx); err != nil {
-							return err
-						}
-						continue
-					}
-					rows, _ := tx.Query(ctx, `SELECT seq FROM changes WHERE xid = pg_current_xact_id()`)
-					seqs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-					if err != nil {
-						return err
-					}
-					if err := tx.Commit(ctx); err != nil {
-						return err
-					}
-					now := time.Now()
-					mu.Lock()
-					for _, seq := range seqs {
-						committed[seq] = now
-					}
-					mu.Unlock()
+		writers.Go(func() error {
+			for r := rand.New(rand.NewPCG(1, uint64(w))); time.Now().Before(end); {
+				seqs, err := b.write(r)
+				if err != nil {
+					return err
 				}
-				return nil
-			}()
+				now := time.Now()
+				mu.Lock()
+				for _, seq := range seqs {
+					committed[seq] = now
+				}
+				mu.Unlock()
+			}
+			return nil
 		})
 	}
-	writers.Wait()
-	for range 8 {
-		require.NoError(b.t, <-errs)
-	}
+	require.NoError(b.t, writers.Wait())
 	return committed
+}
+
+// write is one transaction of a storm.
+func (b *bundle) write(r *rand.Rand) (seqs []int64, err error) {
+	ctx := b.t.Context()
+	records := r.Perm(20)[:1+r.IntN(3)]
+	slices.Sort(records) // no deadlock
+	errRollback := errors.New("roll back")
+	err = pgx.BeginFunc(ctx, b, func(tx pgx.Tx) error {
+		for _, n := range records {
+			if _, err := tx.Exec(ctx, `UPDATE thread SET title = title WHERE id = $1`, uuid.UUID{0: 1, 15: byte(n)}); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `SELECT pg_sleep($1)`, r.Float64()*0.013); err != nil {
+				return err
+			}
+		}
+		if r.IntN(5) == 0 {
+			return errRollback
+		}
+		rows, _ := tx.Query(ctx, `SELECT seq FROM changes WHERE xid = pg_current_xact_id()`)
+		seqs, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return err
+	})
+	if errors.Is(err, errRollback) {
+		return nil, nil
+	}
+	return seqs, err
 }
 
 func TestNothingIsMissed(t *testing.T) {
@@ -356,7 +356,9 @@ func TestNodesAgreeOnTheEpoch(t *testing.T) {
 	for range 3 {
 		b.exec(`UPDATE changelog_state SET timeline = timeline + 1`)
 		b.terminate()
-		b.eventually(func() bool { return nodes[0].Stats().Resyncs > 0 && b.text(`SELECT epoch FROM changelog_state`) == nodes[0].Epoch().String() })
+		b.eventually(func() bool {
+			return nodes[0].Stats().Resyncs > 0 && b.text(`SELECT epoch FROM changelog_state`) == nodes[0].Epoch().String()
+		})
 		for _, n := range nodes[1:] {
 			b.eventually(func() bool { return n.Epoch() == nodes[0].Epoch() })
 		}

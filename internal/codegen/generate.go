@@ -15,48 +15,55 @@ import (
 	"github.com/99designs/gqlgen/codegen/config"
 )
 
-// Config says where things are, relative to the working directory, the module's root.
-type Config struct {
-	Module     string // the module's path
-	Schema     string // default "ent/schema"
-	Ent        string // default "ent"
-	Graph      string // default "graph"
-	GQLGen     string // default "gqlgen.yml"
-	Migrations string // default "migrations"
-}
+// Where things are, from the module's root.
+const (
+	schemaDir     = "ent/schema"
+	entDir        = "ent"
+	graphDir      = "graph"
+	migrationsDir = "migrations"
+	gqlgenFile    = "gqlgen.yml"
+)
 
 // Generate makes everything that follows from the schema files. The working directory is the module's root.
-func Generate(cfg Config) error {
+func Generate(module string) error {
 	// The tools allocate much and live shortly.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	x := &extension{module: cfg.Module}
+	x := &extension{module: module}
 	gql, err := x.entgql()
 	if err != nil {
 		return err
 	}
-	err = entc.Generate("./ent/schema", &gen.Config{Package: cfg.Module + "/ent", Target: "ent"}, entc.Extensions(x, gql))
+	fresh, err := os.MkdirTemp("", "godstack-generate-")
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join("graph", "ent.graphql"), x.sdl); err != nil {
+	defer os.RemoveAll(fresh)
+	err = entc.Generate("./"+schemaDir, &gen.Config{Package: module + "/" + entDir, Target: fresh}, entc.Extensions(x, gql))
+	if err != nil {
+		return err
+	}
+	if err := syncEnt(fresh, entDir); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(graphDir, "ent.graphql"), x.sdl); err != nil {
 		return err
 	}
 	model, err := renderModel(x)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join("graph", "internal", "model", "model.go"), model); err != nil {
+	if err := writeFile(filepath.Join(graphDir, "internal", "model", "model.go"), model); err != nil {
 		return err
 	}
-	g, err := config.LoadConfig("gqlgen.yml")
+	g, err := config.LoadConfig(gqlgenFile)
 	if err != nil {
-		return fmt.Errorf("gqlgen.yml: %w", err)
+		return fmt.Errorf("%s: %w", gqlgenFile, err)
 	}
 	g.Model = config.PackageConfig{} // every type is bound: there are no models to write
-	if err := generateGraphQL(g, resolvers{x.entities, cfg.Module}); err != nil {
+	if err := generateGraphQL(g, resolvers{x.entities, module}); err != nil {
 		return err
 	}
-	m, err := migration(x.graph, "migrations", time.Now())
+	m, err := migration(x.graph, migrationsDir, time.Now())
 	if err != nil || m == nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package codegen
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,8 +31,35 @@ var _ interface {
 // Name takes resolvergen's place.
 func (resolvers) Name() string { return "resolvergen" }
 
-// generateGraphQL runs gqlgen with the plugin.
-func generateGraphQL(cfg *config.Config, r resolvers) error {
+// generateGraphQL runs gqlgen with the plugin. What is there already goes first, so that nobody loads or compiles it;
+// it comes back if gqlgen fails.
+func generateGraphQL(cfg *config.Config, r resolvers) (err error) {
+	old := map[string][]byte{}
+	names, err := filepath.Glob(filepath.Join(graphDir, "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if !generated(b) {
+			continue
+		}
+		old[name] = b
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for name, b := range old {
+			err = errors.Join(err, os.WriteFile(name, b, 0o644))
+		}
+	}()
 	r.bind(cfg)
 	return api.Generate(cfg, api.ReplacePlugin(r))
 }

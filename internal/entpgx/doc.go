@@ -21,11 +21,16 @@
 //   - A cancelled statement returns an error that is context.Canceled and leaves the pool healthy (TestConformance/cancel).
 //   - UpdateOne gives ent's own result in one statement for every update that UpdateFits accepts (TestUpdateOne).
 //
-// Limits: the first statement of a Tx and those sent with settings are single statements, as everywhere in the extended
-// protocol. A goroutine that holds rows of a Tx open must not run another statement on it. ent's Schema.Create needs database/sql and is refused with ErrSchemaCreate (TestSchemaCreate). ent's
-// sql.WithVar has no effect; use WithSetting. ColumnTypes is not available, so selected columns that ent does not know
-// come as database/sql's plain values: a numeric is a string. A sql.Scanner on a range column gets pgx's binary form;
-// pgtype.Range is for those.
+// Limits:
+//
+//   - The first statement of a Tx, and those sent with settings, are single statements, as everywhere in the extended
+//     protocol.
+//   - A goroutine that holds rows of a Tx open must not run another statement on it.
+//   - ent's Schema.Create needs database/sql and is refused with ErrSchemaCreate (TestSchemaCreate).
+//   - ent's sql.WithVar has no effect; WithSetting is for that.
+//   - ColumnTypes is not available, so selected columns that ent does not know come as database/sql's plain values: a
+//     numeric is a string.
+//   - A sql.Scanner on a range column gets pgx's binary form; pgtype.Range is for those.
 //
 // The package imports ent's runtime and pgx, and nothing of ours.
 package entpgx

@@ -14,7 +14,7 @@ import (
 // UpdateFits reports whether spec, the update of one node, can be one statement: it has a single id column, and sets
 // something, but on the node's own row only.
 func UpdateFits(spec *sqlgraph.UpdateSpec) bool {
-	if spec.Node.ID == nil || spec.ScanValues == nil || spec.Assign == nil {
+	if spec.Node.ID == nil {
 		return false
 	}
 	for _, edges := range [][]*sqlgraph.EdgeSpec{spec.Edges.Add, spec.Edges.Clear} {
@@ -29,9 +29,9 @@ func UpdateFits(spec *sqlgraph.UpdateSpec) bool {
 	return len(f.Set)+len(f.Add)+len(f.Clear)+len(spec.Edges.Add)+len(spec.Edges.Clear)+len(spec.Modifiers) > 0
 }
 
-// UpdateOne does what sqlgraph.UpdateNode does for a spec that UpdateFits accepts, as UPDATE ... RETURNING: no
-// transaction, no SELECT, and the row is as triggers left it. Where no row has the id and meets the predicate, it
-// returns a *sqlgraph.NotFoundError.
+// UpdateOne does what sqlgraph.UpdateNode does for a spec that UpdateFits accepts, with ScanValues and Assign set, as
+// UPDATE ... RETURNING: no transaction, no SELECT, and the row is as triggers left it. Where no row has the id and meets
+// the predicate, it returns a *sqlgraph.NotFoundError.
 func UpdateOne(ctx context.Context, drv dialect.Driver, spec *sqlgraph.UpdateSpec) error {
 	one, id := *spec, spec.Node.ID
 	one.Predicate = func(s *sql.Selector) {

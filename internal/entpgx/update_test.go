@@ -224,7 +224,6 @@ func TestUpdateFits(t *testing.T) {
 	for name, change := range map[string]func(*sqlgraph.UpdateSpec){
 		"nothing to set":     func(*sqlgraph.UpdateSpec) {},
 		"no id":              func(s *sqlgraph.UpdateSpec) { s.Node.ID = nil; s.SetField("n", field.TypeInt, 1) },
-		"nothing to scan":    func(s *sqlgraph.UpdateSpec) { s.ScanValues = nil; s.SetField("n", field.TypeInt, 1) },
 		"many-to-many":       func(s *sqlgraph.UpdateSpec) { s.Edges.Add = edges(edge(sqlgraph.M2M, false, false)) },
 		"one-to-many":        func(s *sqlgraph.UpdateSpec) { s.Edges.Clear = edges(edge(sqlgraph.O2M, false, false)) },
 		"one-to-one":         func(s *sqlgraph.UpdateSpec) { s.Edges.Add = edges(edge(sqlgraph.O2O, false, false)) },
