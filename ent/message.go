@@ -207,6 +207,3 @@ func (_m *Message) String() string {
 	builder.WriteByte(')')
 	return builder.String()
 }
-
-// Messages is a parsable slice of Message.
-type Messages []*Message

@@ -45,9 +45,7 @@ type ThreadEdges struct {
 	Messages []*Message `json:"messages,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes   [3]bool
-	namedMembers  map[string][]*User
-	namedMessages map[string][]*Message
+	loadedTypes [3]bool
 }
 
 // OwnerOrErr returns the Owner value or an error if the edge
@@ -211,54 +209,3 @@ func (_m *Thread) String() string {
 	builder.WriteByte(')')
 	return builder.String()
 }
-
-// NamedMembers returns the Members named value or an error if the edge was not
-// loaded in eager-loading with this name.
-func (_m *Thread) NamedMembers(name string) ([]*User, error) {
-	if _m.Edges.namedMembers == nil {
-		return nil, &NotLoadedError{edge: name}
-	}
-	nodes, ok := _m.Edges.namedMembers[name]
-	if !ok {
-		return nil, &NotLoadedError{edge: name}
-	}
-	return nodes, nil
-}
-
-func (_m *Thread) appendNamedMembers(name string, edges ...*User) {
-	if _m.Edges.namedMembers == nil {
-		_m.Edges.namedMembers = make(map[string][]*User)
-	}
-	if len(edges) == 0 {
-		_m.Edges.namedMembers[name] = []*User{}
-	} else {
-		_m.Edges.namedMembers[name] = append(_m.Edges.namedMembers[name], edges...)
-	}
-}
-
-// NamedMessages returns the Messages named value or an error if the edge was not
-// loaded in eager-loading with this name.
-func (_m *Thread) NamedMessages(name string) ([]*Message, error) {
-	if _m.Edges.namedMessages == nil {
-		return nil, &NotLoadedError{edge: name}
-	}
-	nodes, ok := _m.Edges.namedMessages[name]
-	if !ok {
-		return nil, &NotLoadedError{edge: name}
-	}
-	return nodes, nil
-}
-
-func (_m *Thread) appendNamedMessages(name string, edges ...*Message) {
-	if _m.Edges.namedMessages == nil {
-		_m.Edges.namedMessages = make(map[string][]*Message)
-	}
-	if len(edges) == 0 {
-		_m.Edges.namedMessages[name] = []*Message{}
-	} else {
-		_m.Edges.namedMessages[name] = append(_m.Edges.namedMessages[name], edges...)
-	}
-}
-
-// Threads is a parsable slice of Thread.
-type Threads []*Thread

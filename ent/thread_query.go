@@ -22,15 +22,13 @@ import (
 // ThreadQuery is the builder for querying Thread entities.
 type ThreadQuery struct {
 	config
-	ctx               *QueryContext
-	order             []thread.OrderOption
-	inters            []Interceptor
-	predicates        []predicate.Thread
-	withOwner         *UserQuery
-	withMembers       *UserQuery
-	withMessages      *MessageQuery
-	withNamedMembers  map[string]*UserQuery
-	withNamedMessages map[string]*MessageQuery
+	ctx          *QueryContext
+	order        []thread.OrderOption
+	inters       []Interceptor
+	predicates   []predicate.Thread
+	withOwner    *UserQuery
+	withMembers  *UserQuery
+	withMessages *MessageQuery
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -389,20 +387,6 @@ func (_q *ThreadQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Threa
 			return nil, err
 		}
 	}
-	for name, query := range _q.withNamedMembers {
-		if err := _q.loadMembers(ctx, query, nodes,
-			func(n *Thread) { n.appendNamedMembers(name) },
-			func(n *Thread, e *User) { n.appendNamedMembers(name, e) }); err != nil {
-			return nil, err
-		}
-	}
-	for name, query := range _q.withNamedMessages {
-		if err := _q.loadMessages(ctx, query, nodes,
-			func(n *Thread) { n.appendNamedMessages(name) },
-			func(n *Thread, e *Message) { n.appendNamedMessages(name, e) }); err != nil {
-			return nil, err
-		}
-	}
 	return nodes, nil
 }
 
@@ -609,34 +593,6 @@ func (_q *ThreadQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		selector.Limit(*limit)
 	}
 	return selector
-}
-
-// WithNamedMembers tells the query-builder to eager-load the nodes that are connected to the "members"
-// edge with the given name. The optional arguments are used to configure the query builder of the edge.
-func (_q *ThreadQuery) WithNamedMembers(name string, opts ...func(*UserQuery)) *ThreadQuery {
-	query := (&UserClient{config: _q.config}).Query()
-	for _, opt := range opts {
-		opt(query)
-	}
-	if _q.withNamedMembers == nil {
-		_q.withNamedMembers = make(map[string]*UserQuery)
-	}
-	_q.withNamedMembers[name] = query
-	return _q
-}
-
-// WithNamedMessages tells the query-builder to eager-load the nodes that are connected to the "messages"
-// edge with the given name. The optional arguments are used to configure the query builder of the edge.
-func (_q *ThreadQuery) WithNamedMessages(name string, opts ...func(*MessageQuery)) *ThreadQuery {
-	query := (&MessageClient{config: _q.config}).Query()
-	for _, opt := range opts {
-		opt(query)
-	}
-	if _q.withNamedMessages == nil {
-		_q.withNamedMessages = make(map[string]*MessageQuery)
-	}
-	_q.withNamedMessages[name] = query
-	return _q
 }
 
 // ThreadSelect is the builder for selecting fields of Thread entities.

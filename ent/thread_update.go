@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"godstack/ent/message"
 	"godstack/ent/predicate"
 	"godstack/ent/thread"
 	"godstack/ent/user"
@@ -67,21 +66,6 @@ func (_u *ThreadUpdate) AddMembers(v ...*User) *ThreadUpdate {
 	return _u.AddMemberIDs(ids...)
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by IDs.
-func (_u *ThreadUpdate) AddMessageIDs(ids ...uuid.UUID) *ThreadUpdate {
-	_u.mutation.AddMessageIDs(ids...)
-	return _u
-}
-
-// AddMessages adds the "messages" edges to the Message entity.
-func (_u *ThreadUpdate) AddMessages(v ...*Message) *ThreadUpdate {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.AddMessageIDs(ids...)
-}
-
 // Mutation returns the ThreadMutation object of the builder.
 func (_u *ThreadUpdate) Mutation() *ThreadMutation {
 	return _u.mutation
@@ -106,27 +90,6 @@ func (_u *ThreadUpdate) RemoveMembers(v ...*User) *ThreadUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveMemberIDs(ids...)
-}
-
-// ClearMessages clears all "messages" edges to the Message entity.
-func (_u *ThreadUpdate) ClearMessages() *ThreadUpdate {
-	_u.mutation.ClearMessages()
-	return _u
-}
-
-// RemoveMessageIDs removes the "messages" edge to Message entities by IDs.
-func (_u *ThreadUpdate) RemoveMessageIDs(ids ...uuid.UUID) *ThreadUpdate {
-	_u.mutation.RemoveMessageIDs(ids...)
-	return _u
-}
-
-// RemoveMessages removes "messages" edges to Message entities.
-func (_u *ThreadUpdate) RemoveMessages(v ...*Message) *ThreadUpdate {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.RemoveMessageIDs(ids...)
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -225,51 +188,6 @@ func (_u *ThreadUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
-	if _u.mutation.MessagesCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
-			},
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.RemovedMessagesIDs(); len(nodes) > 0 && !_u.mutation.MessagesCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.MessagesIDs(); len(nodes) > 0 {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Add = append(_spec.Edges.Add, edge)
-	}
 
 	if _node, err = sqlgraph.UpdateNodes(ctx, _u.driver, _spec); err != nil {
 		if _, ok := err.(*sqlgraph.NotFoundError); ok {
@@ -326,21 +244,6 @@ func (_u *ThreadUpdateOne) AddMembers(v ...*User) *ThreadUpdateOne {
 	return _u.AddMemberIDs(ids...)
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by IDs.
-func (_u *ThreadUpdateOne) AddMessageIDs(ids ...uuid.UUID) *ThreadUpdateOne {
-	_u.mutation.AddMessageIDs(ids...)
-	return _u
-}
-
-// AddMessages adds the "messages" edges to the Message entity.
-func (_u *ThreadUpdateOne) AddMessages(v ...*Message) *ThreadUpdateOne {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.AddMessageIDs(ids...)
-}
-
 // Mutation returns the ThreadMutation object of the builder.
 func (_u *ThreadUpdateOne) Mutation() *ThreadMutation {
 	return _u.mutation
@@ -365,27 +268,6 @@ func (_u *ThreadUpdateOne) RemoveMembers(v ...*User) *ThreadUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveMemberIDs(ids...)
-}
-
-// ClearMessages clears all "messages" edges to the Message entity.
-func (_u *ThreadUpdateOne) ClearMessages() *ThreadUpdateOne {
-	_u.mutation.ClearMessages()
-	return _u
-}
-
-// RemoveMessageIDs removes the "messages" edge to Message entities by IDs.
-func (_u *ThreadUpdateOne) RemoveMessageIDs(ids ...uuid.UUID) *ThreadUpdateOne {
-	_u.mutation.RemoveMessageIDs(ids...)
-	return _u
-}
-
-// RemoveMessages removes "messages" edges to Message entities.
-func (_u *ThreadUpdateOne) RemoveMessages(v ...*Message) *ThreadUpdateOne {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.RemoveMessageIDs(ids...)
 }
 
 // Where appends a list predicates to the ThreadUpdate builder.
@@ -507,51 +389,6 @@ func (_u *ThreadUpdateOne) sqlSave(ctx context.Context) (_node *Thread, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(user.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Add = append(_spec.Edges.Add, edge)
-	}
-	if _u.mutation.MessagesCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
-			},
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.RemovedMessagesIDs(); len(nodes) > 0 && !_u.mutation.MessagesCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.MessagesIDs(); len(nodes) > 0 {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.O2M,
-			Inverse: false,
-			Table:   thread.MessagesTable,
-			Columns: []string{thread.MessagesColumn},
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -48,10 +48,7 @@ type UserEdges struct {
 	Messages []*Message `json:"messages,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes       [3]bool
-	namedOwnedThreads map[string][]*Thread
-	namedThreads      map[string][]*Thread
-	namedMessages     map[string][]*Message
+	loadedTypes [3]bool
 }
 
 // OwnedThreadsOrErr returns the OwnedThreads value or an error if the edge
@@ -231,78 +228,3 @@ func (_m *User) String() string {
 	builder.WriteByte(')')
 	return builder.String()
 }
-
-// NamedOwnedThreads returns the OwnedThreads named value or an error if the edge was not
-// loaded in eager-loading with this name.
-func (_m *User) NamedOwnedThreads(name string) ([]*Thread, error) {
-	if _m.Edges.namedOwnedThreads == nil {
-		return nil, &NotLoadedError{edge: name}
-	}
-	nodes, ok := _m.Edges.namedOwnedThreads[name]
-	if !ok {
-		return nil, &NotLoadedError{edge: name}
-	}
-	return nodes, nil
-}
-
-func (_m *User) appendNamedOwnedThreads(name string, edges ...*Thread) {
-	if _m.Edges.namedOwnedThreads == nil {
-		_m.Edges.namedOwnedThreads = make(map[string][]*Thread)
-	}
-	if len(edges) == 0 {
-		_m.Edges.namedOwnedThreads[name] = []*Thread{}
-	} else {
-		_m.Edges.namedOwnedThreads[name] = append(_m.Edges.namedOwnedThreads[name], edges...)
-	}
-}
-
-// NamedThreads returns the Threads named value or an error if the edge was not
-// loaded in eager-loading with this name.
-func (_m *User) NamedThreads(name string) ([]*Thread, error) {
-	if _m.Edges.namedThreads == nil {
-		return nil, &NotLoadedError{edge: name}
-	}
-	nodes, ok := _m.Edges.namedThreads[name]
-	if !ok {
-		return nil, &NotLoadedError{edge: name}
-	}
-	return nodes, nil
-}
-
-func (_m *User) appendNamedThreads(name string, edges ...*Thread) {
-	if _m.Edges.namedThreads == nil {
-		_m.Edges.namedThreads = make(map[string][]*Thread)
-	}
-	if len(edges) == 0 {
-		_m.Edges.namedThreads[name] = []*Thread{}
-	} else {
-		_m.Edges.namedThreads[name] = append(_m.Edges.namedThreads[name], edges...)
-	}
-}
-
-// NamedMessages returns the Messages named value or an error if the edge was not
-// loaded in eager-loading with this name.
-func (_m *User) NamedMessages(name string) ([]*Message, error) {
-	if _m.Edges.namedMessages == nil {
-		return nil, &NotLoadedError{edge: name}
-	}
-	nodes, ok := _m.Edges.namedMessages[name]
-	if !ok {
-		return nil, &NotLoadedError{edge: name}
-	}
-	return nodes, nil
-}
-
-func (_m *User) appendNamedMessages(name string, edges ...*Message) {
-	if _m.Edges.namedMessages == nil {
-		_m.Edges.namedMessages = make(map[string][]*Message)
-	}
-	if len(edges) == 0 {
-		_m.Edges.namedMessages[name] = []*Message{}
-	} else {
-		_m.Edges.namedMessages[name] = append(_m.Edges.namedMessages[name], edges...)
-	}
-}
-
-// Users is a parsable slice of User.
-type Users []*User

@@ -22,16 +22,13 @@ import (
 // UserQuery is the builder for querying User entities.
 type UserQuery struct {
 	config
-	ctx                   *QueryContext
-	order                 []user.OrderOption
-	inters                []Interceptor
-	predicates            []predicate.User
-	withOwnedThreads      *ThreadQuery
-	withThreads           *ThreadQuery
-	withMessages          *MessageQuery
-	withNamedOwnedThreads map[string]*ThreadQuery
-	withNamedThreads      map[string]*ThreadQuery
-	withNamedMessages     map[string]*MessageQuery
+	ctx              *QueryContext
+	order            []user.OrderOption
+	inters           []Interceptor
+	predicates       []predicate.User
+	withOwnedThreads *ThreadQuery
+	withThreads      *ThreadQuery
+	withMessages     *MessageQuery
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -391,27 +388,6 @@ func (_q *UserQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*User, e
 			return nil, err
 		}
 	}
-	for name, query := range _q.withNamedOwnedThreads {
-		if err := _q.loadOwnedThreads(ctx, query, nodes,
-			func(n *User) { n.appendNamedOwnedThreads(name) },
-			func(n *User, e *Thread) { n.appendNamedOwnedThreads(name, e) }); err != nil {
-			return nil, err
-		}
-	}
-	for name, query := range _q.withNamedThreads {
-		if err := _q.loadThreads(ctx, query, nodes,
-			func(n *User) { n.appendNamedThreads(name) },
-			func(n *User, e *Thread) { n.appendNamedThreads(name, e) }); err != nil {
-			return nil, err
-		}
-	}
-	for name, query := range _q.withNamedMessages {
-		if err := _q.loadMessages(ctx, query, nodes,
-			func(n *User) { n.appendNamedMessages(name) },
-			func(n *User, e *Message) { n.appendNamedMessages(name, e) }); err != nil {
-			return nil, err
-		}
-	}
 	return nodes, nil
 }
 
@@ -616,48 +592,6 @@ func (_q *UserQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		selector.Limit(*limit)
 	}
 	return selector
-}
-
-// WithNamedOwnedThreads tells the query-builder to eager-load the nodes that are connected to the "owned_threads"
-// edge with the given name. The optional arguments are used to configure the query builder of the edge.
-func (_q *UserQuery) WithNamedOwnedThreads(name string, opts ...func(*ThreadQuery)) *UserQuery {
-	query := (&ThreadClient{config: _q.config}).Query()
-	for _, opt := range opts {
-		opt(query)
-	}
-	if _q.withNamedOwnedThreads == nil {
-		_q.withNamedOwnedThreads = make(map[string]*ThreadQuery)
-	}
-	_q.withNamedOwnedThreads[name] = query
-	return _q
-}
-
-// WithNamedThreads tells the query-builder to eager-load the nodes that are connected to the "threads"
-// edge with the given name. The optional arguments are used to configure the query builder of the edge.
-func (_q *UserQuery) WithNamedThreads(name string, opts ...func(*ThreadQuery)) *UserQuery {
-	query := (&ThreadClient{config: _q.config}).Query()
-	for _, opt := range opts {
-		opt(query)
-	}
-	if _q.withNamedThreads == nil {
-		_q.withNamedThreads = make(map[string]*ThreadQuery)
-	}
-	_q.withNamedThreads[name] = query
-	return _q
-}
-
-// WithNamedMessages tells the query-builder to eager-load the nodes that are connected to the "messages"
-// edge with the given name. The optional arguments are used to configure the query builder of the edge.
-func (_q *UserQuery) WithNamedMessages(name string, opts ...func(*MessageQuery)) *UserQuery {
-	query := (&MessageClient{config: _q.config}).Query()
-	for _, opt := range opts {
-		opt(query)
-	}
-	if _q.withNamedMessages == nil {
-		_q.withNamedMessages = make(map[string]*MessageQuery)
-	}
-	_q.withNamedMessages[name] = query
-	return _q
 }
 
 // UserSelect is the builder for selecting fields of User entities.

@@ -12,13 +12,10 @@ import (
 	"github.com/99designs/gqlgen/graphql/introspection"
 	gqlparser "github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
-	"godstack/ent"
-	"godstack/ent/user"
 	"godstack/internal/record"
 	"math"
 	"strconv"
 	"sync/atomic"
-	"time"
 )
 
 // region    ***************************** api!.gotpl *****************************
@@ -31,12 +28,9 @@ func NewExecutableSchema(cfg Config) graphql.ExecutableSchema {
 type Config = graphql.Config[ResolverRoot, DirectiveRoot, ComplexityRoot]
 
 type ResolverRoot interface {
-	Message() MessageResolver
 	Mutation() MutationResolver
 	Query() QueryResolver
 	Subscription() SubscriptionResolver
-	Thread() ThreadResolver
-	User() UserResolver
 }
 
 type DirectiveRoot struct {
@@ -49,46 +43,32 @@ type ComplexityRoot struct {
 
 // region    ************************** generated!.gotpl **************************
 
-type MessageResolver interface {
-	Thread(ctx context.Context, obj *ent.Message) (*ent.Thread, error)
-	Author(ctx context.Context, obj *ent.Message) (*ent.User, error)
-}
 type MutationResolver interface {
-	CreateMessage(ctx context.Context, input record.Input) (*ent.Message, error)
-	UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.Message, error)
+	CreateMessage(ctx context.Context, input record.Input) (record.Raw, error)
+	UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
 	DeleteMessage(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
-	CreateThread(ctx context.Context, input record.Input) (*ent.Thread, error)
-	UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.Thread, error)
+	CreateThread(ctx context.Context, input record.Input) (record.Raw, error)
+	UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
 	DeleteThread(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
-	CreateUser(ctx context.Context, input record.Input) (*ent.User, error)
-	UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.User, error)
+	CreateUser(ctx context.Context, input record.Input) (record.Raw, error)
+	UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
 	DeleteUser(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
 }
 type QueryResolver interface {
-	Node(ctx context.Context, id record.ID) (record.Node, error)
-	Nodes(ctx context.Context, ids []*record.ID) ([]record.Node, error)
-	Records(ctx context.Context, refs []*record.Ref) (map[string]any, error)
-	Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error)
-	Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error)
-	Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.User], error)
-	Message(ctx context.Context, id record.ID) (*ent.Message, error)
-	Thread(ctx context.Context, id record.ID) (*ent.Thread, error)
-	User(ctx context.Context, id record.ID) (*ent.User, error)
+	Node(ctx context.Context, id record.ID) (record.Raw, error)
+	Nodes(ctx context.Context, ids []*record.ID) ([]record.Raw, error)
+	Records(ctx context.Context, refs []*record.Ref) (record.Raw, error)
+	Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	Message(ctx context.Context, id record.ID) (record.Raw, error)
+	Thread(ctx context.Context, id record.ID) (record.Raw, error)
+	User(ctx context.Context, id record.ID) (record.Raw, error)
 }
 type SubscriptionResolver interface {
-	MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.Message], error)
-	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.Thread], error)
-	UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.User], error)
-}
-type ThreadResolver interface {
-	Owner(ctx context.Context, obj *ent.Thread) (*ent.User, error)
-	Members(ctx context.Context, obj *ent.Thread, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.User], error)
-	Messages(ctx context.Context, obj *ent.Thread, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error)
-}
-type UserResolver interface {
-	OwnedThreads(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error)
-	Threads(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error)
-	Messages(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error)
+	MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
+	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
+	UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
 }
 
 // endregion ************************** generated!.gotpl **************************
@@ -236,220 +216,6 @@ func (ec *executionContext) childFields_Deleted(ctx context.Context, field graph
 		return ec.fieldContext_Deleted_version(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Deleted", field.Name)
-}
-
-func (ec *executionContext) childFields_Message(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "id":
-		return ec.fieldContext_Message_id(ctx, field)
-	case "version":
-		return ec.fieldContext_Message_version(ctx, field)
-	case "createdAt":
-		return ec.fieldContext_Message_createdAt(ctx, field)
-	case "updatedAt":
-		return ec.fieldContext_Message_updatedAt(ctx, field)
-	case "body":
-		return ec.fieldContext_Message_body(ctx, field)
-	case "thread":
-		return ec.fieldContext_Message_thread(ctx, field)
-	case "author":
-		return ec.fieldContext_Message_author(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type Message", field.Name)
-}
-
-func (ec *executionContext) childFields_MessageChange(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "kind":
-		return ec.fieldContext_MessageChange_kind(ctx, field)
-	case "recordId":
-		return ec.fieldContext_MessageChange_recordId(ctx, field)
-	case "version":
-		return ec.fieldContext_MessageChange_version(ctx, field)
-	case "fields":
-		return ec.fieldContext_MessageChange_fields(ctx, field)
-	case "message":
-		return ec.fieldContext_MessageChange_message(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type MessageChange", field.Name)
-}
-
-func (ec *executionContext) childFields_MessageConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "edges":
-		return ec.fieldContext_MessageConnection_edges(ctx, field)
-	case "pageInfo":
-		return ec.fieldContext_MessageConnection_pageInfo(ctx, field)
-	case "totalCount":
-		return ec.fieldContext_MessageConnection_totalCount(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type MessageConnection", field.Name)
-}
-
-func (ec *executionContext) childFields_MessageEdge(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "node":
-		return ec.fieldContext_MessageEdge_node(ctx, field)
-	case "cursor":
-		return ec.fieldContext_MessageEdge_cursor(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type MessageEdge", field.Name)
-}
-
-func (ec *executionContext) childFields_PageInfo(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "hasNextPage":
-		return ec.fieldContext_PageInfo_hasNextPage(ctx, field)
-	case "hasPreviousPage":
-		return ec.fieldContext_PageInfo_hasPreviousPage(ctx, field)
-	case "startCursor":
-		return ec.fieldContext_PageInfo_startCursor(ctx, field)
-	case "endCursor":
-		return ec.fieldContext_PageInfo_endCursor(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type PageInfo", field.Name)
-}
-
-func (ec *executionContext) childFields_RecordMap(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "messages":
-		return ec.fieldContext_RecordMap_messages(ctx, field)
-	case "threads":
-		return ec.fieldContext_RecordMap_threads(ctx, field)
-	case "users":
-		return ec.fieldContext_RecordMap_users(ctx, field)
-	case "unchanged":
-		return ec.fieldContext_RecordMap_unchanged(ctx, field)
-	case "missing":
-		return ec.fieldContext_RecordMap_missing(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type RecordMap", field.Name)
-}
-
-func (ec *executionContext) childFields_Thread(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "id":
-		return ec.fieldContext_Thread_id(ctx, field)
-	case "version":
-		return ec.fieldContext_Thread_version(ctx, field)
-	case "createdAt":
-		return ec.fieldContext_Thread_createdAt(ctx, field)
-	case "updatedAt":
-		return ec.fieldContext_Thread_updatedAt(ctx, field)
-	case "subject":
-		return ec.fieldContext_Thread_subject(ctx, field)
-	case "owner":
-		return ec.fieldContext_Thread_owner(ctx, field)
-	case "members":
-		return ec.fieldContext_Thread_members(ctx, field)
-	case "messages":
-		return ec.fieldContext_Thread_messages(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type Thread", field.Name)
-}
-
-func (ec *executionContext) childFields_ThreadChange(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "kind":
-		return ec.fieldContext_ThreadChange_kind(ctx, field)
-	case "recordId":
-		return ec.fieldContext_ThreadChange_recordId(ctx, field)
-	case "version":
-		return ec.fieldContext_ThreadChange_version(ctx, field)
-	case "fields":
-		return ec.fieldContext_ThreadChange_fields(ctx, field)
-	case "thread":
-		return ec.fieldContext_ThreadChange_thread(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type ThreadChange", field.Name)
-}
-
-func (ec *executionContext) childFields_ThreadConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "edges":
-		return ec.fieldContext_ThreadConnection_edges(ctx, field)
-	case "pageInfo":
-		return ec.fieldContext_ThreadConnection_pageInfo(ctx, field)
-	case "totalCount":
-		return ec.fieldContext_ThreadConnection_totalCount(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type ThreadConnection", field.Name)
-}
-
-func (ec *executionContext) childFields_ThreadEdge(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "node":
-		return ec.fieldContext_ThreadEdge_node(ctx, field)
-	case "cursor":
-		return ec.fieldContext_ThreadEdge_cursor(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type ThreadEdge", field.Name)
-}
-
-func (ec *executionContext) childFields_User(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "id":
-		return ec.fieldContext_User_id(ctx, field)
-	case "version":
-		return ec.fieldContext_User_version(ctx, field)
-	case "createdAt":
-		return ec.fieldContext_User_createdAt(ctx, field)
-	case "updatedAt":
-		return ec.fieldContext_User_updatedAt(ctx, field)
-	case "email":
-		return ec.fieldContext_User_email(ctx, field)
-	case "username":
-		return ec.fieldContext_User_username(ctx, field)
-	case "name":
-		return ec.fieldContext_User_name(ctx, field)
-	case "role":
-		return ec.fieldContext_User_role(ctx, field)
-	case "ownedThreads":
-		return ec.fieldContext_User_ownedThreads(ctx, field)
-	case "threads":
-		return ec.fieldContext_User_threads(ctx, field)
-	case "messages":
-		return ec.fieldContext_User_messages(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type User", field.Name)
-}
-
-func (ec *executionContext) childFields_UserChange(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "kind":
-		return ec.fieldContext_UserChange_kind(ctx, field)
-	case "recordId":
-		return ec.fieldContext_UserChange_recordId(ctx, field)
-	case "version":
-		return ec.fieldContext_UserChange_version(ctx, field)
-	case "fields":
-		return ec.fieldContext_UserChange_fields(ctx, field)
-	case "user":
-		return ec.fieldContext_UserChange_user(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type UserChange", field.Name)
-}
-
-func (ec *executionContext) childFields_UserConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "edges":
-		return ec.fieldContext_UserConnection_edges(ctx, field)
-	case "pageInfo":
-		return ec.fieldContext_UserConnection_pageInfo(ctx, field)
-	case "totalCount":
-		return ec.fieldContext_UserConnection_totalCount(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type UserConnection", field.Name)
-}
-
-func (ec *executionContext) childFields_UserEdge(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-	switch field.Name {
-	case "node":
-		return ec.fieldContext_UserEdge_node(ctx, field)
-	case "cursor":
-		return ec.fieldContext_UserEdge_cursor(ctx, field)
-	}
-	return nil, fmt.Errorf("no field named %q was found under type UserEdge", field.Name)
 }
 
 func (ec *executionContext) childFields___Directive(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -1092,276 +858,6 @@ func (ec *executionContext) field_Subscription_userChanged_args(ctx context.Cont
 	return args, nil
 }
 
-func (ec *executionContext) field_Thread_members_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
-	var err error
-	args := map[string]any{}
-	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["first"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["before"] = arg2
-	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["last"] = arg3
-	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
-		func(ctx context.Context, v any) ([]*record.Order, error) {
-			return ec.unmarshalOUserOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["orderBy"] = arg4
-	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
-		func(ctx context.Context, v any) (record.Input, error) {
-			return ec.unmarshalOUserWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["where"] = arg5
-	return args, nil
-}
-
-func (ec *executionContext) field_Thread_messages_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
-	var err error
-	args := map[string]any{}
-	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["first"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["before"] = arg2
-	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["last"] = arg3
-	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
-		func(ctx context.Context, v any) ([]*record.Order, error) {
-			return ec.unmarshalOMessageOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["orderBy"] = arg4
-	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
-		func(ctx context.Context, v any) (record.Input, error) {
-			return ec.unmarshalOMessageWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["where"] = arg5
-	return args, nil
-}
-
-func (ec *executionContext) field_User_messages_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
-	var err error
-	args := map[string]any{}
-	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["first"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["before"] = arg2
-	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["last"] = arg3
-	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
-		func(ctx context.Context, v any) ([]*record.Order, error) {
-			return ec.unmarshalOMessageOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["orderBy"] = arg4
-	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
-		func(ctx context.Context, v any) (record.Input, error) {
-			return ec.unmarshalOMessageWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["where"] = arg5
-	return args, nil
-}
-
-func (ec *executionContext) field_User_ownedThreads_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
-	var err error
-	args := map[string]any{}
-	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["first"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["before"] = arg2
-	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["last"] = arg3
-	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
-		func(ctx context.Context, v any) ([]*record.Order, error) {
-			return ec.unmarshalOThreadOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["orderBy"] = arg4
-	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
-		func(ctx context.Context, v any) (record.Input, error) {
-			return ec.unmarshalOThreadWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["where"] = arg5
-	return args, nil
-}
-
-func (ec *executionContext) field_User_threads_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
-	var err error
-	args := map[string]any{}
-	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["after"] = arg0
-	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["first"] = arg1
-	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
-		func(ctx context.Context, v any) (*record.Cursor, error) {
-			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["before"] = arg2
-	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
-		func(ctx context.Context, v any) (*int, error) {
-			return ec.unmarshalOInt2ᚖint(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["last"] = arg3
-	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
-		func(ctx context.Context, v any) ([]*record.Order, error) {
-			return ec.unmarshalOThreadOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["orderBy"] = arg4
-	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
-		func(ctx context.Context, v any) (record.Input, error) {
-			return ec.unmarshalOThreadWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
-		})
-	if err != nil {
-		return nil, err
-	}
-	args["where"] = arg5
-	return args, nil
-}
-
 func (ec *executionContext) field___Directive_args_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -1482,451 +978,6 @@ func (ec *executionContext) fieldContext_Deleted_version(_ context.Context, fiel
 	return graphql.NewScalarFieldContext("Deleted", field, false, false, "Int")
 }
 
-func (ec *executionContext) _Message_id(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_id(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.GlobalID(), nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ID) graphql.Marshaler {
-			return ec.marshalNID2godstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Message_id(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Message", field, true, false, "ID")
-}
-
-func (ec *executionContext) _Message_version(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Message_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Message", field, false, false, "Int")
-}
-
-func (ec *executionContext) _Message_createdAt(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_createdAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.CreatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Message_createdAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Message", field, false, false, "Time")
-}
-
-func (ec *executionContext) _Message_updatedAt(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_updatedAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.UpdatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Message_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Message", field, false, false, "Time")
-}
-
-func (ec *executionContext) _Message_body(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_body(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Body, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
-			return ec.marshalNString2string(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Message_body(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Message", field, false, false, "String")
-}
-
-func (ec *executionContext) _Message_thread(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_thread(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.Message().Thread(ctx, obj)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalOThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_Message_thread(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "Message",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _Message_author(ctx context.Context, field graphql.CollectedField, obj *ent.Message) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Message_author(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.Message().Author(ctx, obj)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalOUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_Message_author(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "Message",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _MessageChange_kind(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageChange_kind(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Kind, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ChangeKind) graphql.Marshaler {
-			return ec.marshalNChangeKind2godstackᚋinternalᚋrecordᚐChangeKind(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_MessageChange_kind(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageChange", field, false, false, "ChangeKind")
-}
-
-func (ec *executionContext) _MessageChange_recordId(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageChange_recordId(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.RecordID, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.ID) graphql.Marshaler {
-			return ec.marshalOID2ᚖgodstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_MessageChange_recordId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageChange", field, false, false, "ID")
-}
-
-func (ec *executionContext) _MessageChange_version(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageChange_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *int) graphql.Marshaler {
-			return ec.marshalOInt2ᚖint(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_MessageChange_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageChange", field, false, false, "Int")
-}
-
-func (ec *executionContext) _MessageChange_fields(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageChange_fields(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Fields, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
-			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_MessageChange_fields(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageChange", field, false, false, "String")
-}
-
-func (ec *executionContext) _MessageChange_message(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageChange_message(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Record, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Message) graphql.Marshaler {
-			return ec.marshalOMessage2ᚖgodstackᚋentᚐMessage(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_MessageChange_message(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "MessageChange",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _MessageConnection_edges(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageConnection_edges(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Edges, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*record.ConnectionEdge[ent.Message]) graphql.Marshaler {
-			return ec.marshalOMessageEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_MessageConnection_edges(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "MessageConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_MessageEdge(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _MessageConnection_pageInfo(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageConnection_pageInfo(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.PageInfo, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.PageInfo) graphql.Marshaler {
-			return ec.marshalNPageInfo2godstackᚋinternalᚋrecordᚐPageInfo(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_MessageConnection_pageInfo(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "MessageConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_PageInfo(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _MessageConnection_totalCount(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageConnection_totalCount(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.TotalCount(ctx)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_MessageConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageConnection", field, true, false, "Int")
-}
-
-func (ec *executionContext) _MessageEdge_node(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageEdge_node(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Node, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Message) graphql.Marshaler {
-			return ec.marshalOMessage2ᚖgodstackᚋentᚐMessage(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_MessageEdge_node(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "MessageEdge",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _MessageEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.Message]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_MessageEdge_cursor(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Cursor, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.Cursor) graphql.Marshaler {
-			return ec.marshalNCursor2godstackᚋinternalᚋrecordᚐCursor(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_MessageEdge_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("MessageEdge", field, false, false, "Cursor")
-}
-
 func (ec *executionContext) _Mutation_createMessage(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -1940,8 +991,8 @@ func (ec *executionContext) _Mutation_createMessage(ctx context.Context, field g
 			return ec.Resolvers.Mutation().CreateMessage(ctx, fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Message) graphql.Marshaler {
-			return ec.marshalNMessage2ᚖgodstackᚋentᚐMessage(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNMessage2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -1954,7 +1005,7 @@ func (ec *executionContext) fieldContext_Mutation_createMessage(ctx context.Cont
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
+			return nil, errors.New("field of type Message does not have child fields")
 		},
 	}
 	defer func() {
@@ -1984,8 +1035,8 @@ func (ec *executionContext) _Mutation_updateMessage(ctx context.Context, field g
 			return ec.Resolvers.Mutation().UpdateMessage(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Message) graphql.Marshaler {
-			return ec.marshalNMessage2ᚖgodstackᚋentᚐMessage(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNMessage2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -1998,7 +1049,7 @@ func (ec *executionContext) fieldContext_Mutation_updateMessage(ctx context.Cont
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
+			return nil, errors.New("field of type Message does not have child fields")
 		},
 	}
 	defer func() {
@@ -2072,8 +1123,8 @@ func (ec *executionContext) _Mutation_createThread(ctx context.Context, field gr
 			return ec.Resolvers.Mutation().CreateThread(ctx, fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalNThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNThread2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2086,7 +1137,7 @@ func (ec *executionContext) fieldContext_Mutation_createThread(ctx context.Conte
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
+			return nil, errors.New("field of type Thread does not have child fields")
 		},
 	}
 	defer func() {
@@ -2116,8 +1167,8 @@ func (ec *executionContext) _Mutation_updateThread(ctx context.Context, field gr
 			return ec.Resolvers.Mutation().UpdateThread(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalNThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNThread2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2130,7 +1181,7 @@ func (ec *executionContext) fieldContext_Mutation_updateThread(ctx context.Conte
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
+			return nil, errors.New("field of type Thread does not have child fields")
 		},
 	}
 	defer func() {
@@ -2204,8 +1255,8 @@ func (ec *executionContext) _Mutation_createUser(ctx context.Context, field grap
 			return ec.Resolvers.Mutation().CreateUser(ctx, fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalNUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNUser2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2218,7 +1269,7 @@ func (ec *executionContext) fieldContext_Mutation_createUser(ctx context.Context
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
+			return nil, errors.New("field of type User does not have child fields")
 		},
 	}
 	defer func() {
@@ -2248,8 +1299,8 @@ func (ec *executionContext) _Mutation_updateUser(ctx context.Context, field grap
 			return ec.Resolvers.Mutation().UpdateUser(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalNUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNUser2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2262,7 +1313,7 @@ func (ec *executionContext) fieldContext_Mutation_updateUser(ctx context.Context
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
+			return nil, errors.New("field of type User does not have child fields")
 		},
 	}
 	defer func() {
@@ -2323,98 +1374,6 @@ func (ec *executionContext) fieldContext_Mutation_deleteUser(ctx context.Context
 	return fc, nil
 }
 
-func (ec *executionContext) _PageInfo_hasNextPage(ctx context.Context, field graphql.CollectedField, obj *record.PageInfo) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_PageInfo_hasNextPage(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.HasNextPage, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
-			return ec.marshalNBoolean2bool(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_PageInfo_hasNextPage(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("PageInfo", field, false, false, "Boolean")
-}
-
-func (ec *executionContext) _PageInfo_hasPreviousPage(ctx context.Context, field graphql.CollectedField, obj *record.PageInfo) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_PageInfo_hasPreviousPage(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.HasPreviousPage, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
-			return ec.marshalNBoolean2bool(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_PageInfo_hasPreviousPage(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("PageInfo", field, false, false, "Boolean")
-}
-
-func (ec *executionContext) _PageInfo_startCursor(ctx context.Context, field graphql.CollectedField, obj *record.PageInfo) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_PageInfo_startCursor(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.StartCursor, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Cursor) graphql.Marshaler {
-			return ec.marshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_PageInfo_startCursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("PageInfo", field, false, false, "Cursor")
-}
-
-func (ec *executionContext) _PageInfo_endCursor(ctx context.Context, field graphql.CollectedField, obj *record.PageInfo) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_PageInfo_endCursor(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.EndCursor, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Cursor) graphql.Marshaler {
-			return ec.marshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_PageInfo_endCursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("PageInfo", field, false, false, "Cursor")
-}
-
 func (ec *executionContext) _Query_node(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -2428,8 +1387,8 @@ func (ec *executionContext) _Query_node(ctx context.Context, field graphql.Colle
 			return ec.Resolvers.Query().Node(ctx, fc.Args["id"].(record.ID))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.Node) graphql.Marshaler {
-			return ec.marshalONode2godstackᚋinternalᚋrecordᚐNode(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		false,
@@ -2442,7 +1401,7 @@ func (ec *executionContext) fieldContext_Query_node(ctx context.Context, field g
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return nil, errors.New("FieldContext.Child cannot be called on type INTERFACE")
+			return nil, errors.New("field of type Node does not have child fields")
 		},
 	}
 	defer func() {
@@ -2472,8 +1431,8 @@ func (ec *executionContext) _Query_nodes(ctx context.Context, field graphql.Coll
 			return ec.Resolvers.Query().Nodes(ctx, fc.Args["ids"].([]*record.ID))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []record.Node) graphql.Marshaler {
-			return ec.marshalNNode2ᚕgodstackᚋinternalᚋrecordᚐNode(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v []record.Raw) graphql.Marshaler {
+			return ec.marshalNNode2ᚕgodstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2486,7 +1445,7 @@ func (ec *executionContext) fieldContext_Query_nodes(ctx context.Context, field 
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return nil, errors.New("FieldContext.Child cannot be called on type INTERFACE")
+			return nil, errors.New("field of type Node does not have child fields")
 		},
 	}
 	defer func() {
@@ -2516,8 +1475,8 @@ func (ec *executionContext) _Query_records(ctx context.Context, field graphql.Co
 			return ec.Resolvers.Query().Records(ctx, fc.Args["refs"].([]*record.Ref))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v map[string]any) graphql.Marshaler {
-			return ec.marshalNRecordMap2map(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNRecordMap2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2530,7 +1489,7 @@ func (ec *executionContext) fieldContext_Query_records(ctx context.Context, fiel
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_RecordMap(ctx, field)
+			return nil, errors.New("field of type RecordMap does not have child fields")
 		},
 	}
 	defer func() {
@@ -2560,8 +1519,8 @@ func (ec *executionContext) _Query_messages(ctx context.Context, field graphql.C
 			return ec.Resolvers.Query().Messages(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Message]) graphql.Marshaler {
-			return ec.marshalNMessageConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNMessageConnection2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2574,7 +1533,7 @@ func (ec *executionContext) fieldContext_Query_messages(ctx context.Context, fie
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_MessageConnection(ctx, field)
+			return nil, errors.New("field of type MessageConnection does not have child fields")
 		},
 	}
 	defer func() {
@@ -2604,8 +1563,8 @@ func (ec *executionContext) _Query_threads(ctx context.Context, field graphql.Co
 			return ec.Resolvers.Query().Threads(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Thread]) graphql.Marshaler {
-			return ec.marshalNThreadConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNThreadConnection2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2618,7 +1577,7 @@ func (ec *executionContext) fieldContext_Query_threads(ctx context.Context, fiel
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_ThreadConnection(ctx, field)
+			return nil, errors.New("field of type ThreadConnection does not have child fields")
 		},
 	}
 	defer func() {
@@ -2648,8 +1607,8 @@ func (ec *executionContext) _Query_users(ctx context.Context, field graphql.Coll
 			return ec.Resolvers.Query().Users(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.User]) graphql.Marshaler {
-			return ec.marshalNUserConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNUserConnection2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		true,
@@ -2662,7 +1621,7 @@ func (ec *executionContext) fieldContext_Query_users(ctx context.Context, field 
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_UserConnection(ctx, field)
+			return nil, errors.New("field of type UserConnection does not have child fields")
 		},
 	}
 	defer func() {
@@ -2692,8 +1651,8 @@ func (ec *executionContext) _Query_message(ctx context.Context, field graphql.Co
 			return ec.Resolvers.Query().Message(ctx, fc.Args["id"].(record.ID))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Message) graphql.Marshaler {
-			return ec.marshalOMessage2ᚖgodstackᚋentᚐMessage(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalOMessage2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		false,
@@ -2706,7 +1665,7 @@ func (ec *executionContext) fieldContext_Query_message(ctx context.Context, fiel
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
+			return nil, errors.New("field of type Message does not have child fields")
 		},
 	}
 	defer func() {
@@ -2736,8 +1695,8 @@ func (ec *executionContext) _Query_thread(ctx context.Context, field graphql.Col
 			return ec.Resolvers.Query().Thread(ctx, fc.Args["id"].(record.ID))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalOThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalOThread2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		false,
@@ -2750,7 +1709,7 @@ func (ec *executionContext) fieldContext_Query_thread(ctx context.Context, field
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
+			return nil, errors.New("field of type Thread does not have child fields")
 		},
 	}
 	defer func() {
@@ -2780,8 +1739,8 @@ func (ec *executionContext) _Query_user(ctx context.Context, field graphql.Colle
 			return ec.Resolvers.Query().User(ctx, fc.Args["id"].(record.ID))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalOUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalOUser2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
 		},
 		true,
 		false,
@@ -2794,7 +1753,7 @@ func (ec *executionContext) fieldContext_Query_user(ctx context.Context, field g
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
+			return nil, errors.New("field of type User does not have child fields")
 		},
 	}
 	defer func() {
@@ -2887,193 +1846,6 @@ func (ec *executionContext) fieldContext_Query___schema(_ context.Context, field
 	return fc, nil
 }
 
-func (ec *executionContext) _RecordMap_messages(ctx context.Context, field graphql.CollectedField, obj map[string]any) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_RecordMap_messages(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			switch v := obj["messages"].(type) {
-			case []*ent.Message:
-				return v, nil
-			case *ent.Message:
-				return &v, nil
-			case nil:
-				return ([]*ent.Message)(nil), nil
-			default:
-				return nil, fmt.Errorf("unexpected type %T for field %s", v, "messages")
-			}
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*ent.Message) graphql.Marshaler {
-			return ec.marshalNMessage2ᚕᚖgodstackᚋentᚐMessageᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_RecordMap_messages(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "RecordMap",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Message(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _RecordMap_threads(ctx context.Context, field graphql.CollectedField, obj map[string]any) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_RecordMap_threads(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			switch v := obj["threads"].(type) {
-			case []*ent.Thread:
-				return v, nil
-			case *ent.Thread:
-				return &v, nil
-			case nil:
-				return ([]*ent.Thread)(nil), nil
-			default:
-				return nil, fmt.Errorf("unexpected type %T for field %s", v, "threads")
-			}
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*ent.Thread) graphql.Marshaler {
-			return ec.marshalNThread2ᚕᚖgodstackᚋentᚐThreadᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_RecordMap_threads(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "RecordMap",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _RecordMap_users(ctx context.Context, field graphql.CollectedField, obj map[string]any) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_RecordMap_users(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			switch v := obj["users"].(type) {
-			case []*ent.User:
-				return v, nil
-			case *ent.User:
-				return &v, nil
-			case nil:
-				return ([]*ent.User)(nil), nil
-			default:
-				return nil, fmt.Errorf("unexpected type %T for field %s", v, "users")
-			}
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*ent.User) graphql.Marshaler {
-			return ec.marshalNUser2ᚕᚖgodstackᚋentᚐUserᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_RecordMap_users(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "RecordMap",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _RecordMap_unchanged(ctx context.Context, field graphql.CollectedField, obj map[string]any) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_RecordMap_unchanged(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			switch v := obj["unchanged"].(type) {
-			case []*record.ID:
-				return v, nil
-			case *record.ID:
-				return &v, nil
-			case nil:
-				return ([]*record.ID)(nil), nil
-			default:
-				return nil, fmt.Errorf("unexpected type %T for field %s", v, "unchanged")
-			}
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*record.ID) graphql.Marshaler {
-			return ec.marshalNID2ᚕᚖgodstackᚋinternalᚋrecordᚐIDᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_RecordMap_unchanged(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("RecordMap", field, false, false, "ID")
-}
-
-func (ec *executionContext) _RecordMap_missing(ctx context.Context, field graphql.CollectedField, obj map[string]any) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_RecordMap_missing(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			switch v := obj["missing"].(type) {
-			case []*record.ID:
-				return v, nil
-			case *record.ID:
-				return &v, nil
-			case nil:
-				return ([]*record.ID)(nil), nil
-			default:
-				return nil, fmt.Errorf("unexpected type %T for field %s", v, "missing")
-			}
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*record.ID) graphql.Marshaler {
-			return ec.marshalNID2ᚕᚖgodstackᚋinternalᚋrecordᚐIDᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_RecordMap_missing(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("RecordMap", field, false, false, "ID")
-}
-
 func (ec *executionContext) _Subscription_messageChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -3087,8 +1859,8 @@ func (ec *executionContext) _Subscription_messageChanged(ctx context.Context, fi
 			return ec.Resolvers.Subscription().MessageChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Change[ent.Message]) graphql.Marshaler {
-			return ec.marshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
 		},
 		true,
 		true,
@@ -3101,7 +1873,7 @@ func (ec *executionContext) fieldContext_Subscription_messageChanged(ctx context
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_MessageChange(ctx, field)
+			return nil, errors.New("field of type MessageChange does not have child fields")
 		},
 	}
 	defer func() {
@@ -3131,8 +1903,8 @@ func (ec *executionContext) _Subscription_threadChanged(ctx context.Context, fie
 			return ec.Resolvers.Subscription().ThreadChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Change[ent.Thread]) graphql.Marshaler {
-			return ec.marshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
 		},
 		true,
 		true,
@@ -3145,7 +1917,7 @@ func (ec *executionContext) fieldContext_Subscription_threadChanged(ctx context.
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_ThreadChange(ctx, field)
+			return nil, errors.New("field of type ThreadChange does not have child fields")
 		},
 	}
 	defer func() {
@@ -3175,8 +1947,8 @@ func (ec *executionContext) _Subscription_userChanged(ctx context.Context, field
 			return ec.Resolvers.Subscription().UserChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Change[ent.User]) graphql.Marshaler {
-			return ec.marshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
 		},
 		true,
 		true,
@@ -3189,7 +1961,7 @@ func (ec *executionContext) fieldContext_Subscription_userChanged(ctx context.Co
 		IsMethod:   true,
 		IsResolver: true,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_UserChange(ctx, field)
+			return nil, errors.New("field of type UserChange does not have child fields")
 		},
 	}
 	defer func() {
@@ -3204,1089 +1976,6 @@ func (ec *executionContext) fieldContext_Subscription_userChanged(ctx context.Co
 		return fc, err
 	}
 	return fc, nil
-}
-
-func (ec *executionContext) _Thread_id(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_id(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.GlobalID(), nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ID) graphql.Marshaler {
-			return ec.marshalNID2godstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_id(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Thread", field, true, false, "ID")
-}
-
-func (ec *executionContext) _Thread_version(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Thread", field, false, false, "Int")
-}
-
-func (ec *executionContext) _Thread_createdAt(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_createdAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.CreatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_createdAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Thread", field, false, false, "Time")
-}
-
-func (ec *executionContext) _Thread_updatedAt(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_updatedAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.UpdatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Thread", field, false, false, "Time")
-}
-
-func (ec *executionContext) _Thread_subject(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_subject(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Subject, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
-			return ec.marshalNString2string(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_subject(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("Thread", field, false, false, "String")
-}
-
-func (ec *executionContext) _Thread_owner(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_owner(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.Thread().Owner(ctx, obj)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalOUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_owner(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "Thread",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _Thread_members(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_members(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Thread().Members(ctx, obj, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.User]) graphql.Marshaler {
-			return ec.marshalNUserConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_members(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "Thread",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_UserConnection(ctx, field)
-		},
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = ec.Recover(ctx, r)
-			ec.Error(ctx, err)
-		}
-	}()
-	ctx = graphql.WithFieldContext(ctx, fc)
-	if fc.Args, err = ec.field_Thread_members_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
-		ec.Error(ctx, err)
-		return fc, err
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _Thread_messages(ctx context.Context, field graphql.CollectedField, obj *ent.Thread) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_Thread_messages(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Thread().Messages(ctx, obj, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Message]) graphql.Marshaler {
-			return ec.marshalNMessageConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_Thread_messages(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "Thread",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_MessageConnection(ctx, field)
-		},
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = ec.Recover(ctx, r)
-			ec.Error(ctx, err)
-		}
-	}()
-	ctx = graphql.WithFieldContext(ctx, fc)
-	if fc.Args, err = ec.field_Thread_messages_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
-		ec.Error(ctx, err)
-		return fc, err
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _ThreadChange_kind(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadChange_kind(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Kind, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ChangeKind) graphql.Marshaler {
-			return ec.marshalNChangeKind2godstackᚋinternalᚋrecordᚐChangeKind(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadChange_kind(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadChange", field, false, false, "ChangeKind")
-}
-
-func (ec *executionContext) _ThreadChange_recordId(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadChange_recordId(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.RecordID, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.ID) graphql.Marshaler {
-			return ec.marshalOID2ᚖgodstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadChange_recordId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadChange", field, false, false, "ID")
-}
-
-func (ec *executionContext) _ThreadChange_version(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadChange_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *int) graphql.Marshaler {
-			return ec.marshalOInt2ᚖint(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadChange_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadChange", field, false, false, "Int")
-}
-
-func (ec *executionContext) _ThreadChange_fields(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadChange_fields(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Fields, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
-			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadChange_fields(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadChange", field, false, false, "String")
-}
-
-func (ec *executionContext) _ThreadChange_thread(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadChange_thread(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Record, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalOThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadChange_thread(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "ThreadChange",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _ThreadConnection_edges(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadConnection_edges(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Edges, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*record.ConnectionEdge[ent.Thread]) graphql.Marshaler {
-			return ec.marshalOThreadEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadConnection_edges(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "ThreadConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_ThreadEdge(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _ThreadConnection_pageInfo(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadConnection_pageInfo(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.PageInfo, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.PageInfo) graphql.Marshaler {
-			return ec.marshalNPageInfo2godstackᚋinternalᚋrecordᚐPageInfo(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadConnection_pageInfo(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "ThreadConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_PageInfo(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _ThreadConnection_totalCount(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadConnection_totalCount(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.TotalCount(ctx)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadConnection", field, true, false, "Int")
-}
-
-func (ec *executionContext) _ThreadEdge_node(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadEdge_node(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Node, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
-			return ec.marshalOThread2ᚖgodstackᚋentᚐThread(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadEdge_node(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "ThreadEdge",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_Thread(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _ThreadEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.Thread]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_ThreadEdge_cursor(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Cursor, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.Cursor) graphql.Marshaler {
-			return ec.marshalNCursor2godstackᚋinternalᚋrecordᚐCursor(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_ThreadEdge_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("ThreadEdge", field, false, false, "Cursor")
-}
-
-func (ec *executionContext) _User_id(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_id(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.GlobalID(), nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ID) graphql.Marshaler {
-			return ec.marshalNID2godstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_id(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, true, false, "ID")
-}
-
-func (ec *executionContext) _User_version(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "Int")
-}
-
-func (ec *executionContext) _User_createdAt(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_createdAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.CreatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_createdAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "Time")
-}
-
-func (ec *executionContext) _User_updatedAt(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_updatedAt(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.UpdatedAt, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v time.Time) graphql.Marshaler {
-			return ec.marshalNTime2timeᚐTime(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "Time")
-}
-
-func (ec *executionContext) _User_email(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_email(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Email, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
-			return ec.marshalNString2string(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_email(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "String")
-}
-
-func (ec *executionContext) _User_username(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_username(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Username, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
-			return ec.marshalNString2string(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_username(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "String")
-}
-
-func (ec *executionContext) _User_name(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_name(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Name, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
-			return ec.marshalNString2string(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_name(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "String")
-}
-
-func (ec *executionContext) _User_role(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_role(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Role, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v user.Role) graphql.Marshaler {
-			return ec.marshalNUserRole2godstackᚋentᚋuserᚐRole(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_role(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("User", field, false, false, "UserRole")
-}
-
-func (ec *executionContext) _User_ownedThreads(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_ownedThreads(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.User().OwnedThreads(ctx, obj, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Thread]) graphql.Marshaler {
-			return ec.marshalNThreadConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_ownedThreads(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "User",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_ThreadConnection(ctx, field)
-		},
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = ec.Recover(ctx, r)
-			ec.Error(ctx, err)
-		}
-	}()
-	ctx = graphql.WithFieldContext(ctx, fc)
-	if fc.Args, err = ec.field_User_ownedThreads_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
-		ec.Error(ctx, err)
-		return fc, err
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _User_threads(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_threads(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.User().Threads(ctx, obj, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Thread]) graphql.Marshaler {
-			return ec.marshalNThreadConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_threads(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "User",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_ThreadConnection(ctx, field)
-		},
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = ec.Recover(ctx, r)
-			ec.Error(ctx, err)
-		}
-	}()
-	ctx = graphql.WithFieldContext(ctx, fc)
-	if fc.Args, err = ec.field_User_threads_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
-		ec.Error(ctx, err)
-		return fc, err
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _User_messages(ctx context.Context, field graphql.CollectedField, obj *ent.User) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_User_messages(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.User().Messages(ctx, obj, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.Connection[ent.Message]) graphql.Marshaler {
-			return ec.marshalNMessageConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_User_messages(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "User",
-		Field:      field,
-		IsMethod:   true,
-		IsResolver: true,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_MessageConnection(ctx, field)
-		},
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = ec.Recover(ctx, r)
-			ec.Error(ctx, err)
-		}
-	}()
-	ctx = graphql.WithFieldContext(ctx, fc)
-	if fc.Args, err = ec.field_User_messages_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
-		ec.Error(ctx, err)
-		return fc, err
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _UserChange_kind(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserChange_kind(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Kind, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.ChangeKind) graphql.Marshaler {
-			return ec.marshalNChangeKind2godstackᚋinternalᚋrecordᚐChangeKind(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_UserChange_kind(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserChange", field, false, false, "ChangeKind")
-}
-
-func (ec *executionContext) _UserChange_recordId(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserChange_recordId(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.RecordID, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *record.ID) graphql.Marshaler {
-			return ec.marshalOID2ᚖgodstackᚋinternalᚋrecordᚐID(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_UserChange_recordId(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserChange", field, false, false, "ID")
-}
-
-func (ec *executionContext) _UserChange_version(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserChange_version(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Version, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *int) graphql.Marshaler {
-			return ec.marshalOInt2ᚖint(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_UserChange_version(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserChange", field, false, false, "Int")
-}
-
-func (ec *executionContext) _UserChange_fields(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserChange_fields(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Fields, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []string) graphql.Marshaler {
-			return ec.marshalNString2ᚕstringᚄ(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_UserChange_fields(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserChange", field, false, false, "String")
-}
-
-func (ec *executionContext) _UserChange_user(ctx context.Context, field graphql.CollectedField, obj *record.Change[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserChange_user(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Record, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalOUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_UserChange_user(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "UserChange",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _UserConnection_edges(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserConnection_edges(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Edges, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v []*record.ConnectionEdge[ent.User]) graphql.Marshaler {
-			return ec.marshalOUserEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_UserConnection_edges(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "UserConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_UserEdge(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _UserConnection_pageInfo(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserConnection_pageInfo(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.PageInfo, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.PageInfo) graphql.Marshaler {
-			return ec.marshalNPageInfo2godstackᚋinternalᚋrecordᚐPageInfo(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_UserConnection_pageInfo(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "UserConnection",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_PageInfo(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _UserConnection_totalCount(ctx context.Context, field graphql.CollectedField, obj *record.Connection[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserConnection_totalCount(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.TotalCount(ctx)
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
-			return ec.marshalNInt2int(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_UserConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserConnection", field, true, false, "Int")
-}
-
-func (ec *executionContext) _UserEdge_node(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserEdge_node(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Node, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v *ent.User) graphql.Marshaler {
-			return ec.marshalOUser2ᚖgodstackᚋentᚐUser(ctx, selections, v)
-		},
-		true,
-		false,
-	)
-}
-func (ec *executionContext) fieldContext_UserEdge_node(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	fc = &graphql.FieldContext{
-		Object:     "UserEdge",
-		Field:      field,
-		IsMethod:   false,
-		IsResolver: false,
-		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.childFields_User(ctx, field)
-		},
-	}
-	return fc, nil
-}
-
-func (ec *executionContext) _UserEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *record.ConnectionEdge[ent.User]) (ret graphql.Marshaler) {
-	return graphql.ResolveField(
-		ctx,
-		ec.OperationContext,
-		field,
-		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
-			return ec.fieldContext_UserEdge_cursor(ctx, field)
-		},
-		func(ctx context.Context) (any, error) {
-			return obj.Cursor, nil
-		},
-		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v record.Cursor) graphql.Marshaler {
-			return ec.marshalNCursor2godstackᚋinternalᚋrecordᚐCursor(ctx, selections, v)
-		},
-		true,
-		true,
-	)
-}
-func (ec *executionContext) fieldContext_UserEdge_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("UserEdge", field, false, false, "Cursor")
 }
 
 func (ec *executionContext) ___Directive_name(ctx context.Context, field graphql.CollectedField, obj *introspection.Directive) (ret graphql.Marshaler) {
@@ -5403,67 +3092,6 @@ func (ec *executionContext) unmarshalInputRecordRef(ctx context.Context, obj any
 
 // region    ************************** interface.gotpl ***************************
 
-func (ec *executionContext) _Node(ctx context.Context, sel ast.SelectionSet, obj record.Node) graphql.Marshaler {
-	switch obj := (obj).(type) {
-	case nil:
-		return graphql.Null
-	case *ent.User:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._User(ctx, sel, obj)
-	case *ent.Thread:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._Thread(ctx, sel, obj)
-	case *ent.Message:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._Message(ctx, sel, obj)
-	case record.Node:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._Record(ctx, sel, obj)
-	default:
-		if typedObj, ok := obj.(graphql.Marshaler); ok {
-			return typedObj
-		} else {
-			panic(fmt.Errorf("unexpected type %T; non-generated variants of Node must implement graphql.Marshaler", obj))
-		}
-	}
-}
-
-func (ec *executionContext) _Record(ctx context.Context, sel ast.SelectionSet, obj record.Node) graphql.Marshaler {
-	switch obj := (obj).(type) {
-	case nil:
-		return graphql.Null
-	case *ent.User:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._User(ctx, sel, obj)
-	case *ent.Thread:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._Thread(ctx, sel, obj)
-	case *ent.Message:
-		if obj == nil {
-			return graphql.Null
-		}
-		return ec._Message(ctx, sel, obj)
-	default:
-		if typedObj, ok := obj.(graphql.Marshaler); ok {
-			return typedObj
-		} else {
-			panic(fmt.Errorf("unexpected type %T; non-generated variants of Record must implement graphql.Marshaler", obj))
-		}
-	}
-}
-
 // endregion ************************** interface.gotpl ***************************
 
 // region    **************************** object.gotpl ****************************
@@ -5486,206 +3114,6 @@ func (ec *executionContext) _Deleted(ctx context.Context, sel ast.SelectionSet, 
 			}
 		case "version":
 			out.Values[i] = ec._Deleted_version(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var messageImplementors = []string{"Message", "Node", "Record"}
-
-func (ec *executionContext) _Message(ctx context.Context, sel ast.SelectionSet, obj *ent.Message) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, messageImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("Message")
-		case "id":
-			out.Values[i] = ec._Message_id(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "version":
-			out.Values[i] = ec._Message_version(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "createdAt":
-			out.Values[i] = ec._Message_createdAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "updatedAt":
-			out.Values[i] = ec._Message_updatedAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "body":
-			out.Values[i] = ec._Message_body(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "thread":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, false,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._Message_thread(ctx, field, obj)
-				})
-		case "author":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, false,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._Message_author(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var messageChangeImplementors = []string{"MessageChange"}
-
-func (ec *executionContext) _MessageChange(ctx context.Context, sel ast.SelectionSet, obj *record.Change[ent.Message]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, messageChangeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("MessageChange")
-		case "kind":
-			out.Values[i] = ec._MessageChange_kind(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "recordId":
-			out.Values[i] = ec._MessageChange_recordId(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "version":
-			out.Values[i] = ec._MessageChange_version(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "fields":
-			out.Values[i] = ec._MessageChange_fields(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "message":
-			out.Values[i] = ec._MessageChange_message(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var messageConnectionImplementors = []string{"MessageConnection"}
-
-func (ec *executionContext) _MessageConnection(ctx context.Context, sel ast.SelectionSet, obj *record.Connection[ent.Message]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, messageConnectionImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("MessageConnection")
-		case "edges":
-			out.Values[i] = ec._MessageConnection_edges(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "pageInfo":
-			out.Values[i] = ec._MessageConnection_pageInfo(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "totalCount":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._MessageConnection_totalCount(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var messageEdgeImplementors = []string{"MessageEdge"}
-
-func (ec *executionContext) _MessageEdge(ctx context.Context, sel ast.SelectionSet, obj *record.ConnectionEdge[ent.Message]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, messageEdgeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("MessageEdge")
-		case "node":
-			out.Values[i] = ec._MessageEdge_node(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "cursor":
-			out.Values[i] = ec._MessageEdge_cursor(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -5786,54 +3214,6 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 				return ec._Mutation_deleteUser(ctx, field)
 			})
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var pageInfoImplementors = []string{"PageInfo"}
-
-func (ec *executionContext) _PageInfo(ctx context.Context, sel ast.SelectionSet, obj *record.PageInfo) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, pageInfoImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("PageInfo")
-		case "hasNextPage":
-			out.Values[i] = ec._PageInfo_hasNextPage(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "hasPreviousPage":
-			out.Values[i] = ec._PageInfo_hasPreviousPage(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "startCursor":
-			out.Values[i] = ec._PageInfo_startCursor(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "endCursor":
-			out.Values[i] = ec._PageInfo_endCursor(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
 		default:
@@ -5957,59 +3337,6 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 	return out
 }
 
-var recordMapImplementors = []string{"RecordMap"}
-
-func (ec *executionContext) _RecordMap(ctx context.Context, sel ast.SelectionSet, obj map[string]any) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, recordMapImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("RecordMap")
-		case "messages":
-			out.Values[i] = ec._RecordMap_messages(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "threads":
-			out.Values[i] = ec._RecordMap_threads(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "users":
-			out.Values[i] = ec._RecordMap_users(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "unchanged":
-			out.Values[i] = ec._RecordMap_unchanged(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "missing":
-			out.Values[i] = ec._RecordMap_missing(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
 var subscriptionImplementors = []string{"Subscription"}
 
 func (ec *executionContext) _Subscription(ctx context.Context, sel ast.SelectionSet) func(ctx context.Context) graphql.Marshaler {
@@ -6032,433 +3359,6 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 	default:
 		panic("unknown field " + strconv.Quote(fields[0].Name))
 	}
-}
-
-var threadImplementors = []string{"Thread", "Node", "Record"}
-
-func (ec *executionContext) _Thread(ctx context.Context, sel ast.SelectionSet, obj *ent.Thread) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, threadImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("Thread")
-		case "id":
-			out.Values[i] = ec._Thread_id(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "version":
-			out.Values[i] = ec._Thread_version(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "createdAt":
-			out.Values[i] = ec._Thread_createdAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "updatedAt":
-			out.Values[i] = ec._Thread_updatedAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "subject":
-			out.Values[i] = ec._Thread_subject(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "owner":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, false,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._Thread_owner(ctx, field, obj)
-				})
-		case "members":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._Thread_members(ctx, field, obj)
-				})
-		case "messages":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._Thread_messages(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var threadChangeImplementors = []string{"ThreadChange"}
-
-func (ec *executionContext) _ThreadChange(ctx context.Context, sel ast.SelectionSet, obj *record.Change[ent.Thread]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, threadChangeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("ThreadChange")
-		case "kind":
-			out.Values[i] = ec._ThreadChange_kind(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "recordId":
-			out.Values[i] = ec._ThreadChange_recordId(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "version":
-			out.Values[i] = ec._ThreadChange_version(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "fields":
-			out.Values[i] = ec._ThreadChange_fields(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "thread":
-			out.Values[i] = ec._ThreadChange_thread(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var threadConnectionImplementors = []string{"ThreadConnection"}
-
-func (ec *executionContext) _ThreadConnection(ctx context.Context, sel ast.SelectionSet, obj *record.Connection[ent.Thread]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, threadConnectionImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("ThreadConnection")
-		case "edges":
-			out.Values[i] = ec._ThreadConnection_edges(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "pageInfo":
-			out.Values[i] = ec._ThreadConnection_pageInfo(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "totalCount":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._ThreadConnection_totalCount(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var threadEdgeImplementors = []string{"ThreadEdge"}
-
-func (ec *executionContext) _ThreadEdge(ctx context.Context, sel ast.SelectionSet, obj *record.ConnectionEdge[ent.Thread]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, threadEdgeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("ThreadEdge")
-		case "node":
-			out.Values[i] = ec._ThreadEdge_node(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "cursor":
-			out.Values[i] = ec._ThreadEdge_cursor(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var userImplementors = []string{"User", "Node", "Record"}
-
-func (ec *executionContext) _User(ctx context.Context, sel ast.SelectionSet, obj *ent.User) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, userImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("User")
-		case "id":
-			out.Values[i] = ec._User_id(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "version":
-			out.Values[i] = ec._User_version(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "createdAt":
-			out.Values[i] = ec._User_createdAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "updatedAt":
-			out.Values[i] = ec._User_updatedAt(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "email":
-			out.Values[i] = ec._User_email(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "username":
-			out.Values[i] = ec._User_username(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "name":
-			out.Values[i] = ec._User_name(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "role":
-			out.Values[i] = ec._User_role(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "ownedThreads":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._User_ownedThreads(ctx, field, obj)
-				})
-		case "threads":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._User_threads(ctx, field, obj)
-				})
-		case "messages":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._User_messages(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var userChangeImplementors = []string{"UserChange"}
-
-func (ec *executionContext) _UserChange(ctx context.Context, sel ast.SelectionSet, obj *record.Change[ent.User]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, userChangeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("UserChange")
-		case "kind":
-			out.Values[i] = ec._UserChange_kind(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "recordId":
-			out.Values[i] = ec._UserChange_recordId(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "version":
-			out.Values[i] = ec._UserChange_version(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "fields":
-			out.Values[i] = ec._UserChange_fields(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		case "user":
-			out.Values[i] = ec._UserChange_user(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var userConnectionImplementors = []string{"UserConnection"}
-
-func (ec *executionContext) _UserConnection(ctx context.Context, sel ast.SelectionSet, obj *record.Connection[ent.User]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, userConnectionImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("UserConnection")
-		case "edges":
-			out.Values[i] = ec._UserConnection_edges(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "pageInfo":
-			out.Values[i] = ec._UserConnection_pageInfo(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				atomic.AddUint32(&out.Invalids, 1)
-			}
-		case "totalCount":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._UserConnection_totalCount(ctx, field, obj)
-				})
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
-}
-
-var userEdgeImplementors = []string{"UserEdge"}
-
-func (ec *executionContext) _UserEdge(ctx context.Context, sel ast.SelectionSet, obj *record.ConnectionEdge[ent.User]) graphql.Marshaler {
-	fields := graphql.CollectFields(ec.OperationContext, sel, userEdgeImplementors)
-
-	out := graphql.NewFieldSet(fields)
-	deferred := graphql.NewDeferredGroup(ctx)
-	for i, field := range fields {
-		switch field.Name {
-		case "__typename":
-			out.Values[i] = graphql.MarshalString("UserEdge")
-		case "node":
-			out.Values[i] = ec._UserEdge_node(ctx, field, obj)
-			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
-			}
-		case "cursor":
-			out.Values[i] = ec._UserEdge_cursor(ctx, field, obj)
-			if out.Values[i] == graphql.Null {
-				out.Invalids++
-			}
-		default:
-			panic("unknown field " + strconv.Quote(field.Name))
-		}
-	}
-	out.Dispatch(ctx)
-	if out.Invalids > 0 {
-		return graphql.Null
-	}
-
-	if n := len(deferred.Defers); n > 0 {
-		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
-		ec.ProcessDeferredGroup(deferred)
-	}
-
-	return out
 }
 
 var __DirectiveImplementors = []string{"__Directive"}
@@ -6837,16 +3737,6 @@ func (ec *executionContext) marshalNBoolean2bool(ctx context.Context, sel ast.Se
 	return res
 }
 
-func (ec *executionContext) unmarshalNChangeKind2godstackᚋinternalᚋrecordᚐChangeKind(ctx context.Context, v any) (record.ChangeKind, error) {
-	var res record.ChangeKind
-	err := res.UnmarshalGQL(v)
-	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalNChangeKind2godstackᚋinternalᚋrecordᚐChangeKind(ctx context.Context, sel ast.SelectionSet, v record.ChangeKind) graphql.Marshaler {
-	return v
-}
-
 func (ec *executionContext) unmarshalNCreateMessageInput2godstackᚋinternalᚋrecordᚐInput(ctx context.Context, v any) (record.Input, error) {
 	var res record.Input
 	err := res.UnmarshalGQL(v)
@@ -6886,16 +3776,6 @@ func (ec *executionContext) marshalNCreateUserInput2godstackᚋinternalᚋrecord
 		graphql.AddInvalidNullError(ctx, "CreateUserInput!")
 		return graphql.Null
 	}
-	return v
-}
-
-func (ec *executionContext) unmarshalNCursor2godstackᚋinternalᚋrecordᚐCursor(ctx context.Context, v any) (record.Cursor, error) {
-	var res record.Cursor
-	err := res.UnmarshalGQL(v)
-	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalNCursor2godstackᚋinternalᚋrecordᚐCursor(ctx context.Context, sel ast.SelectionSet, v record.Cursor) graphql.Marshaler {
 	return v
 }
 
@@ -6974,44 +3854,46 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 	return res
 }
 
-func (ec *executionContext) marshalNMessage2ᚕᚖgodstackᚋentᚐMessageᚄ(ctx context.Context, sel ast.SelectionSet, v []*ent.Message) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNMessage2ᚖgodstackᚋentᚐMessage(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
+func (ec *executionContext) unmarshalNMessage2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNMessage2ᚖgodstackᚋentᚐMessage(ctx context.Context, sel ast.SelectionSet, v *ent.Message) graphql.Marshaler {
+func (ec *executionContext) marshalNMessage2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "Message!")
 		return graphql.Null
 	}
-	return ec._Message(ctx, sel, v)
+	return v
 }
 
-func (ec *executionContext) marshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx context.Context, sel ast.SelectionSet, v *record.Change[ent.Message]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, v any) (*record.Event, error) {
+	var res = new(record.Event)
+	err := res.UnmarshalGQLContext(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, sel ast.SelectionSet, v *record.Event) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "MessageChange!")
 		return graphql.Null
 	}
-	return ec._MessageChange(ctx, sel, v)
+	return graphql.WrapContextMarshaler(ctx, v)
 }
 
-func (ec *executionContext) marshalNMessageConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx context.Context, sel ast.SelectionSet, v *record.Connection[ent.Message]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNMessageConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNMessageConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "MessageConnection!")
 		return graphql.Null
 	}
-	return ec._MessageConnection(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalNMessageOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx context.Context, v any) (*record.Order, error) {
@@ -7028,26 +3910,41 @@ func (ec *executionContext) marshalNMessageOrder2ᚖgodstackᚋinternalᚋrecord
 	return v
 }
 
-func (ec *executionContext) marshalNNode2ᚕgodstackᚋinternalᚋrecordᚐNode(ctx context.Context, sel ast.SelectionSet, v []record.Node) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalONode2godstackᚋinternalᚋrecordᚐNode(ctx, sel, v[i])
-	})
+func (ec *executionContext) unmarshalNNode2ᚕgodstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) ([]record.Raw, error) {
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]record.Raw, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalNNode2ᚕgodstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v []record.Raw) graphql.Marshaler {
+	ret := make(graphql.Array, len(v))
+	for i := range v {
+		ret[i] = ec.marshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx, sel, v[i])
+	}
 
 	return ret
 }
 
-func (ec *executionContext) marshalNPageInfo2godstackᚋinternalᚋrecordᚐPageInfo(ctx context.Context, sel ast.SelectionSet, v record.PageInfo) graphql.Marshaler {
-	return ec._PageInfo(ctx, sel, &v)
+func (ec *executionContext) unmarshalNRecordMap2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNRecordMap2map(ctx context.Context, sel ast.SelectionSet, v map[string]any) graphql.Marshaler {
+func (ec *executionContext) marshalNRecordMap2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "RecordMap!")
 		return graphql.Null
 	}
-	return ec._RecordMap(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalNRecordRef2ᚕᚖgodstackᚋinternalᚋrecordᚐRefᚄ(ctx context.Context, v any) ([]*record.Ref, error) {
@@ -7083,73 +3980,46 @@ func (ec *executionContext) marshalNString2string(ctx context.Context, sel ast.S
 	return res
 }
 
-func (ec *executionContext) unmarshalNString2ᚕstringᚄ(ctx context.Context, v any) ([]string, error) {
-	vSlice := graphql.CoerceList(v)
-	var err error
-	res := make([]string, len(vSlice))
-	for i := range vSlice {
-		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
-		res[i], err = ec.unmarshalNString2string(ctx, vSlice[i])
-		if err != nil {
-			return nil, err
-		}
-	}
-	return res, nil
+func (ec *executionContext) unmarshalNThread2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNString2ᚕstringᚄ(ctx context.Context, sel ast.SelectionSet, v []string) graphql.Marshaler {
-	ret := make(graphql.Array, len(v))
-	for i := range v {
-		ret[i] = ec.marshalNString2string(ctx, sel, v[i])
-	}
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNThread2ᚕᚖgodstackᚋentᚐThreadᚄ(ctx context.Context, sel ast.SelectionSet, v []*ent.Thread) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNThread2ᚖgodstackᚋentᚐThread(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
-}
-
-func (ec *executionContext) marshalNThread2ᚖgodstackᚋentᚐThread(ctx context.Context, sel ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
+func (ec *executionContext) marshalNThread2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "Thread!")
 		return graphql.Null
 	}
-	return ec._Thread(ctx, sel, v)
+	return v
 }
 
-func (ec *executionContext) marshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx context.Context, sel ast.SelectionSet, v *record.Change[ent.Thread]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, v any) (*record.Event, error) {
+	var res = new(record.Event)
+	err := res.UnmarshalGQLContext(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, sel ast.SelectionSet, v *record.Event) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "ThreadChange!")
 		return graphql.Null
 	}
-	return ec._ThreadChange(ctx, sel, v)
+	return graphql.WrapContextMarshaler(ctx, v)
 }
 
-func (ec *executionContext) marshalNThreadConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx context.Context, sel ast.SelectionSet, v *record.Connection[ent.Thread]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNThreadConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNThreadConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "ThreadConnection!")
 		return graphql.Null
 	}
-	return ec._ThreadConnection(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalNThreadOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx context.Context, v any) (*record.Order, error) {
@@ -7164,20 +4034,6 @@ func (ec *executionContext) marshalNThreadOrder2ᚖgodstackᚋinternalᚋrecord�
 		return graphql.Null
 	}
 	return v
-}
-
-func (ec *executionContext) unmarshalNTime2timeᚐTime(ctx context.Context, v any) (time.Time, error) {
-	res, err := graphql.UnmarshalTime(v)
-	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalNTime2timeᚐTime(ctx context.Context, sel ast.SelectionSet, v time.Time) graphql.Marshaler {
-	_ = sel
-	res := graphql.MarshalTime(v)
-	if res == graphql.Null {
-		graphql.AddInvalidNullFromMarshaler(ctx, "Time!")
-	}
-	return res
 }
 
 func (ec *executionContext) unmarshalNUpdateMessageInput2godstackᚋinternalᚋrecordᚐInput(ctx context.Context, v any) (record.Input, error) {
@@ -7222,44 +4078,46 @@ func (ec *executionContext) marshalNUpdateUserInput2godstackᚋinternalᚋrecord
 	return v
 }
 
-func (ec *executionContext) marshalNUser2ᚕᚖgodstackᚋentᚐUserᚄ(ctx context.Context, sel ast.SelectionSet, v []*ent.User) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalNUser2ᚖgodstackᚋentᚐUser(ctx, sel, v[i])
-	})
-
-	for _, e := range ret {
-		if e == graphql.Null {
-			return graphql.Null
-		}
-	}
-
-	return ret
+func (ec *executionContext) unmarshalNUser2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNUser2ᚖgodstackᚋentᚐUser(ctx context.Context, sel ast.SelectionSet, v *ent.User) graphql.Marshaler {
+func (ec *executionContext) marshalNUser2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "User!")
 		return graphql.Null
 	}
-	return ec._User(ctx, sel, v)
+	return v
 }
 
-func (ec *executionContext) marshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐChange(ctx context.Context, sel ast.SelectionSet, v *record.Change[ent.User]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, v any) (*record.Event, error) {
+	var res = new(record.Event)
+	err := res.UnmarshalGQLContext(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, sel ast.SelectionSet, v *record.Event) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "UserChange!")
 		return graphql.Null
 	}
-	return ec._UserChange(ctx, sel, v)
+	return graphql.WrapContextMarshaler(ctx, v)
 }
 
-func (ec *executionContext) marshalNUserConnection2ᚖgodstackᚋinternalᚋrecordᚐConnection(ctx context.Context, sel ast.SelectionSet, v *record.Connection[ent.User]) graphql.Marshaler {
+func (ec *executionContext) unmarshalNUserConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNUserConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		graphql.AddInvalidNullError(ctx, "UserConnection!")
 		return graphql.Null
 	}
-	return ec._UserConnection(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalNUserOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx context.Context, v any) (*record.Order, error) {
@@ -7273,16 +4131,6 @@ func (ec *executionContext) marshalNUserOrder2ᚖgodstackᚋinternalᚋrecordᚐ
 		graphql.AddInvalidNullError(ctx, "UserOrder!")
 		return graphql.Null
 	}
-	return v
-}
-
-func (ec *executionContext) unmarshalNUserRole2godstackᚋentᚋuserᚐRole(ctx context.Context, v any) (user.Role, error) {
-	var res user.Role
-	err := res.UnmarshalGQL(v)
-	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalNUserRole2godstackᚋentᚋuserᚐRole(ctx context.Context, sel ast.SelectionSet, v user.Role) graphql.Marshaler {
 	return v
 }
 
@@ -7474,22 +4322,6 @@ func (ec *executionContext) marshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCur
 	return v
 }
 
-func (ec *executionContext) unmarshalOID2ᚖgodstackᚋinternalᚋrecordᚐID(ctx context.Context, v any) (*record.ID, error) {
-	if v == nil {
-		return nil, nil
-	}
-	var res = new(record.ID)
-	err := res.UnmarshalGQL(v)
-	return res, graphql.ErrorOnPath(ctx, err)
-}
-
-func (ec *executionContext) marshalOID2ᚖgodstackᚋinternalᚋrecordᚐID(ctx context.Context, sel ast.SelectionSet, v *record.ID) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return v
-}
-
 func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*int, error) {
 	if v == nil {
 		return nil, nil
@@ -7508,31 +4340,20 @@ func (ec *executionContext) marshalOInt2ᚖint(ctx context.Context, sel ast.Sele
 	return res
 }
 
-func (ec *executionContext) marshalOMessage2ᚖgodstackᚋentᚐMessage(ctx context.Context, sel ast.SelectionSet, v *ent.Message) graphql.Marshaler {
+func (ec *executionContext) unmarshalOMessage2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
 	if v == nil {
-		return graphql.Null
+		return nil, nil
 	}
-	return ec._Message(ctx, sel, v)
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalOMessageEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v []*record.ConnectionEdge[ent.Message]) graphql.Marshaler {
+func (ec *executionContext) marshalOMessage2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalOMessageEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, sel, v[i])
-	})
-
-	return ret
-}
-
-func (ec *executionContext) marshalOMessageEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v *record.ConnectionEdge[ent.Message]) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._MessageEdge(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalOMessageOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx context.Context, v any) ([]*record.Order, error) {
@@ -7586,11 +4407,20 @@ func (ec *executionContext) marshalOMessageWhereInput2godstackᚋinternalᚋreco
 	return v
 }
 
-func (ec *executionContext) marshalONode2godstackᚋinternalᚋrecordᚐNode(ctx context.Context, sel ast.SelectionSet, v record.Node) graphql.Marshaler {
+func (ec *executionContext) unmarshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
-	return ec._Node(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalOString2ᚖstring(ctx context.Context, v any) (*string, error) {
@@ -7611,31 +4441,20 @@ func (ec *executionContext) marshalOString2ᚖstring(ctx context.Context, sel as
 	return res
 }
 
-func (ec *executionContext) marshalOThread2ᚖgodstackᚋentᚐThread(ctx context.Context, sel ast.SelectionSet, v *ent.Thread) graphql.Marshaler {
+func (ec *executionContext) unmarshalOThread2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
 	if v == nil {
-		return graphql.Null
+		return nil, nil
 	}
-	return ec._Thread(ctx, sel, v)
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalOThreadEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v []*record.ConnectionEdge[ent.Thread]) graphql.Marshaler {
+func (ec *executionContext) marshalOThread2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalOThreadEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, sel, v[i])
-	})
-
-	return ret
-}
-
-func (ec *executionContext) marshalOThreadEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v *record.ConnectionEdge[ent.Thread]) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._ThreadEdge(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalOThreadOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx context.Context, v any) ([]*record.Order, error) {
@@ -7689,31 +4508,20 @@ func (ec *executionContext) marshalOThreadWhereInput2godstackᚋinternalᚋrecor
 	return v
 }
 
-func (ec *executionContext) marshalOUser2ᚖgodstackᚋentᚐUser(ctx context.Context, sel ast.SelectionSet, v *ent.User) graphql.Marshaler {
+func (ec *executionContext) unmarshalOUser2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
 	if v == nil {
-		return graphql.Null
+		return nil, nil
 	}
-	return ec._User(ctx, sel, v)
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalOUserEdge2ᚕᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v []*record.ConnectionEdge[ent.User]) graphql.Marshaler {
+func (ec *executionContext) marshalOUser2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 0, false, func(ctx context.Context, i int) graphql.Marshaler {
-		fc := graphql.GetFieldContext(ctx)
-		fc.Result = &v[i]
-		return ec.marshalOUserEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx, sel, v[i])
-	})
-
-	return ret
-}
-
-func (ec *executionContext) marshalOUserEdge2ᚖgodstackᚋinternalᚋrecordᚐConnectionEdge(ctx context.Context, sel ast.SelectionSet, v *record.ConnectionEdge[ent.User]) graphql.Marshaler {
-	if v == nil {
-		return graphql.Null
-	}
-	return ec._UserEdge(ctx, sel, v)
+	return v
 }
 
 func (ec *executionContext) unmarshalOUserOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx context.Context, v any) ([]*record.Order, error) {

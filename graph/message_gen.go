@@ -4,23 +4,14 @@ package graph
 
 import (
 	"context"
-	"godstack/ent"
 	"godstack/internal/record"
 )
 
-func (r *messageResolver) Thread(ctx context.Context, obj *ent.Message) (*ent.Thread, error) {
-	return record.One(ctx, r.Stores.Thread, &obj.ThreadID)
-}
-
-func (r *messageResolver) Author(ctx context.Context, obj *ent.Message) (*ent.User, error) {
-	return record.One(ctx, r.Stores.User, &obj.AuthorID)
-}
-
-func (r *mutationResolver) CreateMessage(ctx context.Context, input record.Input) (*ent.Message, error) {
+func (r *mutationResolver) CreateMessage(ctx context.Context, input record.Input) (record.Raw, error) {
 	return record.Create(ctx, r.Stores.Message, input)
 }
 
-func (r *mutationResolver) UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.Message, error) {
+func (r *mutationResolver) UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
 	return record.Update(ctx, r.Stores.Message, id, expectedVersion, input)
 }
 
@@ -28,14 +19,14 @@ func (r *mutationResolver) DeleteMessage(ctx context.Context, id record.ID, expe
 	return record.Delete(ctx, r.Stores.Message, id, expectedVersion)
 }
 
-func (r *queryResolver) Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error) {
+func (r *queryResolver) Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error) {
 	return record.List(ctx, r.Stores.Message, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
 }
 
-func (r *queryResolver) Message(ctx context.Context, id record.ID) (*ent.Message, error) {
+func (r *queryResolver) Message(ctx context.Context, id record.ID) (record.Raw, error) {
 	return record.Get(ctx, r.Stores.Message, id)
 }
 
-func (r *subscriptionResolver) MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.Message], error) {
+func (r *subscriptionResolver) MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
 	return record.Watch(ctx, r.Stores.Message, id, knownVersion)
 }

@@ -7,26 +7,17 @@ import (
 	"godstack/internal/record"
 )
 
-func (r *queryResolver) Node(ctx context.Context, id record.ID) (record.Node, error) {
-	nodes, err := record.Fetch(ctx, r.Stores.Engine, []*record.ID{&id})
-	if err != nil {
-		return nil, err
-	}
-	return nodes[0], nil
+func (r *queryResolver) Node(ctx context.Context, id record.ID) (record.Raw, error) {
+	return record.Fetch(ctx, r.Stores.Engine, id)
 }
 
-func (r *queryResolver) Nodes(ctx context.Context, ids []*record.ID) ([]record.Node, error) {
-	return record.Fetch(ctx, r.Stores.Engine, ids)
+func (r *queryResolver) Nodes(ctx context.Context, ids []*record.ID) ([]record.Raw, error) {
+	return record.FetchAll(ctx, r.Stores.Engine, ids)
 }
 
-func (r *queryResolver) Records(ctx context.Context, refs []*record.Ref) (map[string]any, error) {
+func (r *queryResolver) Records(ctx context.Context, refs []*record.Ref) (record.Raw, error) {
 	return record.Records(ctx, r.Stores.Engine, refs)
 }
-
-// Message returns the resolvers of Message.
-func (r *Resolver) Message() MessageResolver { return &messageResolver{r} }
-
-type messageResolver struct{ *Resolver }
 
 // Mutation returns the resolvers of Mutation.
 func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
@@ -42,13 +33,3 @@ type queryResolver struct{ *Resolver }
 func (r *Resolver) Subscription() SubscriptionResolver { return &subscriptionResolver{r} }
 
 type subscriptionResolver struct{ *Resolver }
-
-// Thread returns the resolvers of Thread.
-func (r *Resolver) Thread() ThreadResolver { return &threadResolver{r} }
-
-type threadResolver struct{ *Resolver }
-
-// User returns the resolvers of User.
-func (r *Resolver) User() UserResolver { return &userResolver{r} }
-
-type userResolver struct{ *Resolver }

@@ -4,15 +4,14 @@ package graph
 
 import (
 	"context"
-	"godstack/ent"
 	"godstack/internal/record"
 )
 
-func (r *mutationResolver) CreateThread(ctx context.Context, input record.Input) (*ent.Thread, error) {
+func (r *mutationResolver) CreateThread(ctx context.Context, input record.Input) (record.Raw, error) {
 	return record.Create(ctx, r.Stores.Thread, input)
 }
 
-func (r *mutationResolver) UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.Thread, error) {
+func (r *mutationResolver) UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
 	return record.Update(ctx, r.Stores.Thread, id, expectedVersion, input)
 }
 
@@ -20,26 +19,14 @@ func (r *mutationResolver) DeleteThread(ctx context.Context, id record.ID, expec
 	return record.Delete(ctx, r.Stores.Thread, id, expectedVersion)
 }
 
-func (r *queryResolver) Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error) {
+func (r *queryResolver) Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error) {
 	return record.List(ctx, r.Stores.Thread, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
 }
 
-func (r *queryResolver) Thread(ctx context.Context, id record.ID) (*ent.Thread, error) {
+func (r *queryResolver) Thread(ctx context.Context, id record.ID) (record.Raw, error) {
 	return record.Get(ctx, r.Stores.Thread, id)
 }
 
-func (r *subscriptionResolver) ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.Thread], error) {
+func (r *subscriptionResolver) ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
 	return record.Watch(ctx, r.Stores.Thread, id, knownVersion)
-}
-
-func (r *threadResolver) Owner(ctx context.Context, obj *ent.Thread) (*ent.User, error) {
-	return record.One(ctx, r.Stores.User, &obj.OwnerID)
-}
-
-func (r *threadResolver) Members(ctx context.Context, obj *ent.Thread, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.User], error) {
-	return record.Children(ctx, r.Stores.Thread, r.Stores.User, "members", obj, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
-}
-
-func (r *threadResolver) Messages(ctx context.Context, obj *ent.Thread, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error) {
-	return record.Children(ctx, r.Stores.Thread, r.Stores.Message, "messages", obj, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
 }

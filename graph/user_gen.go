@@ -4,15 +4,14 @@ package graph
 
 import (
 	"context"
-	"godstack/ent"
 	"godstack/internal/record"
 )
 
-func (r *mutationResolver) CreateUser(ctx context.Context, input record.Input) (*ent.User, error) {
+func (r *mutationResolver) CreateUser(ctx context.Context, input record.Input) (record.Raw, error) {
 	return record.Create(ctx, r.Stores.User, input)
 }
 
-func (r *mutationResolver) UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (*ent.User, error) {
+func (r *mutationResolver) UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
 	return record.Update(ctx, r.Stores.User, id, expectedVersion, input)
 }
 
@@ -20,26 +19,14 @@ func (r *mutationResolver) DeleteUser(ctx context.Context, id record.ID, expecte
 	return record.Delete(ctx, r.Stores.User, id, expectedVersion)
 }
 
-func (r *queryResolver) Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.User], error) {
+func (r *queryResolver) Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error) {
 	return record.List(ctx, r.Stores.User, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
 }
 
-func (r *queryResolver) User(ctx context.Context, id record.ID) (*ent.User, error) {
+func (r *queryResolver) User(ctx context.Context, id record.ID) (record.Raw, error) {
 	return record.Get(ctx, r.Stores.User, id)
 }
 
-func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Change[ent.User], error) {
+func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
 	return record.Watch(ctx, r.Stores.User, id, knownVersion)
-}
-
-func (r *userResolver) OwnedThreads(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error) {
-	return record.Children(ctx, r.Stores.User, r.Stores.Thread, "ownedThreads", obj, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
-}
-
-func (r *userResolver) Threads(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Thread], error) {
-	return record.Children(ctx, r.Stores.User, r.Stores.Thread, "threads", obj, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
-}
-
-func (r *userResolver) Messages(ctx context.Context, obj *ent.User, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (*record.Connection[ent.Message], error) {
-	return record.Children(ctx, r.Stores.User, r.Stores.Message, "messages", obj, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
 }

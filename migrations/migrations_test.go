@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -148,7 +147,7 @@ func TestFilesAreForwardOnly(t *testing.T) {
 	require.NoError(t, err)
 	numbers := map[string]string{}
 	for _, name := range names {
-		require.Regexp(t, regexp.MustCompile(`^\d{5,}_[a-z0-9_]+\.sql$`), name)
+		require.Regexp(t, `^\d{5,}_[a-z0-9_]+\.sql$`, name)
 		number, _, _ := strings.Cut(path.Base(name), "_")
 		require.NotContains(t, numbers, number, name)
 		numbers[number] = name

@@ -55,20 +55,24 @@ func command(environ []string) *cobra.Command {
 			return f(cmd, cfg.app(newLogger(cfg, cmd.ErrOrStderr())))
 		}
 	}
+	var seed bool
+	serve := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the API, the playground and the health checks until a signal comes",
+		Args:  cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+			cfg.Seed = seed
+			a, err := app.Start(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			cmd.Printf("GraphQL     %s/graphql\nPlayground  %[1]s/playground/\n", a.URL())
+			return a.Wait()
+		}),
+	}
+	serve.Flags().BoolVar(&seed, "seed", false, "fill an empty database with demonstration data first (development)")
 	root.AddCommand(
-		&cobra.Command{
-			Use:   "serve",
-			Short: "Serve the API, the playground and the health checks until a signal comes",
-			Args:  cobra.NoArgs,
-			RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
-				a, err := app.Start(cmd.Context(), cfg)
-				if err != nil {
-					return err
-				}
-				cmd.Printf("GraphQL     %s/graphql\nPlayground  %[1]s/playground/\n", a.URL())
-				return a.Wait()
-			}),
-		},
+		serve,
 		&cobra.Command{
 			Use:   "migrate",
 			Short: "Bring the database's schema up to date",

@@ -89,7 +89,7 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	n, err := stdout.Read(banner)
 	require.NoError(t, err, stderr.String())
 	url := regexp.MustCompile(`http://\S+/graphql`).FindString(string(banner[:n]))
-	resp, err := http.Post(url, "application/json", strings.NewReader(`{"query": "{ __typename }"}`)) //nolint:gosec // its own server
+	resp, err := http.Post(url, "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	http.DefaultClient.CloseIdleConnections()
@@ -158,5 +158,5 @@ func TestASecondSignalKillsAtOnce(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
-	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal()) //nolint:forcetypeassert // on every unix
+	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal())
 }

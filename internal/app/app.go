@@ -38,6 +38,8 @@ type Config struct {
 	PublicURL string
 	// Development migrates at the start, allows introspection and takes the header X-Dev-User for a sign-in.
 	Development bool
+	// Seed fills a database without users with demonstration data before [Start] returns. In development only.
+	Seed bool
 	// Logger takes all logs. Nil: none.
 	Logger *slog.Logger
 	// Server tunes limits and timeouts; Introspection and Origins are set from the fields above.
@@ -47,6 +49,9 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.DatabaseURL == "" && !c.Development {
 		return c, errors.New("app: DatabaseURL is required in production")
+	}
+	if c.Seed && !c.Development {
+		return c, errors.New("app: Seed is for development")
 	}
 	if c.DataDir == "" {
 		c.DataDir = ".data"
@@ -104,6 +109,11 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			err = errors.Join(err, db.close(ctx))
 		}
 	}()
+	if cfg.Seed {
+		if err := seed(ctx, db.pool); err != nil {
+			return nil, err
+		}
+	}
 	core, err := newCore(cfg, db.pool)
 	if err != nil {
 		return nil, err

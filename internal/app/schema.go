@@ -52,4 +52,3 @@ func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
 	}
 	return c, nil
 }
-

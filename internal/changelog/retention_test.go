@@ -40,7 +40,7 @@ func TestExpire(t *testing.T) {
 	require.Equal(t, "3", b.text(`SELECT changelog_expire((now() AT TIME ZONE 'UTC')::date + 3)`))
 	require.Equal(t, "9 4 3 2 1 0", b.left())
 	require.Equal(t, "5", b.text(`SELECT changelog_expire((now() AT TIME ZONE 'UTC')::date + 30)`))
-	require.Equal(t, "", b.left())
+	require.Empty(t, b.left())
 }
 
 func TestExpireWaitsForNobody(t *testing.T) {

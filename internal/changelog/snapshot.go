@@ -15,7 +15,7 @@ type Snapshot struct {
 
 // ParseSnapshot reads what `pg_current_snapshot()::text` gives: xmin:xmax:running,running.
 func ParseSnapshot(text string) (Snapshot, error) {
-	bad := func() (Snapshot, error) {
+	bad := func() (Snapshot, error) { //nolint:unparam // both are returned
 		return Snapshot{}, fmt.Errorf("parse snapshot %q: not xmin:xmax:ids in ascending order", text)
 	}
 	low, rest, ok := strings.Cut(text, ":")

@@ -215,6 +215,9 @@ func prepareEdge(n *gen.Type, e *gen.Edge) error {
 		// declares it. Its version is the one that is raised.
 		ant.Skip = skipWrites
 	}
+	if !written(e) {
+		e.Immutable = true // in Go likewise; it also spares ent's update builders the code for it
+	}
 	annotate(&e.Annotations, ant)
 	return nil
 }

@@ -13,9 +13,6 @@ import (
 //go:embed templates/resolver.gotpl
 var resolverTemplate string
 
-//go:embed templates/model.gotpl
-var modelTemplate string
-
 //go:embed templates/*.tmpl
 var entTemplates embed.FS
 
@@ -54,7 +51,7 @@ func (x *extension) Templates() []*gen.Template {
 		"module":  func() string { return x.module },
 	}
 	var ts []*gen.Template
-	for _, name := range []string{"store", "update"} {
+	for _, name := range []string{"stores", "update"} {
 		text, err := entTemplates.ReadFile("templates/" + name + ".tmpl")
 		if err != nil {
 			panic(err) // embedded
@@ -64,12 +61,18 @@ func (x *extension) Templates() []*gen.Template {
 	return ts
 }
 
-// entgql makes entgql's part: the SDL, and the GraphQL methods of enums.
-func (x *extension) entgql() (*entgql.Extension, error) {
-	return entgql.NewExtension(
+// sdlExtension is entgql without the ent features that it asks for, which no template here uses.
+type sdlExtension struct{ *entgql.Extension }
+
+// Options asks for nothing.
+func (sdlExtension) Options() []entc.Option { return nil }
+
+// entgql makes entgql's part, the SDL.
+func (x *extension) entgql() (entc.Extension, error) {
+	ext, err := entgql.NewExtension(
 		entgql.WithSchemaGenerator(),
 		entgql.WithWhereInputs(true),
-		entgql.WithTemplates(entgql.EnumTemplate),
+		entgql.WithTemplates(), // none: package record reads and writes what they would be for
 		entgql.WithSchemaHook(func(_ *gen.Graph, s *ast.Schema) error {
 			extendSDL(x.entities, s)
 			return nil
@@ -79,4 +82,5 @@ func (x *extension) entgql() (*entgql.Extension, error) {
 			return nil
 		}),
 	)
+	return sdlExtension{ext}, err
 }

@@ -1,13 +1,10 @@
 package codegen
 
 import (
-	"bytes"
 	"fmt"
-	"go/format"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"text/template"
 	"time"
 
 	"entgo.io/ent/entc"
@@ -48,13 +45,6 @@ func Generate(module string) error {
 	if err := writeFile(filepath.Join(graphDir, "ent.graphql"), x.sdl); err != nil {
 		return err
 	}
-	model, err := renderModel(x)
-	if err != nil {
-		return err
-	}
-	if err := writeFile(filepath.Join(graphDir, "internal", "model", "model.go"), model); err != nil {
-		return err
-	}
 	g, err := config.LoadConfig(gqlgenFile)
 	if err != nil {
 		return fmt.Errorf("%s: %w", gqlgenFile, err)
@@ -69,20 +59,6 @@ func Generate(module string) error {
 	}
 	fmt.Println("wrote", m.File)
 	return nil
-}
-
-// renderModel writes the aliases that gqlgen binds generic types by. They stand in a package of their own whose path
-// has "internal" in it: gqlgen takes an alias elsewhere of an internal type for a type without methods.
-func renderModel(x *extension) ([]byte, error) {
-	t, err := template.New("model").Parse(modelTemplate)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, map[string]any{"Module": x.module, "Entities": x.entities}); err != nil {
-		return nil, err
-	}
-	return format.Source(b.Bytes())
 }
 
 // writeFile writes a file if that changes it.

@@ -54,7 +54,7 @@ func (e *Entity) edge(name string) *gen.Edge {
 	return nil
 }
 
-// FieldModel is the description of a field in store.tmpl.
+// FieldModel is the description of a field in stores.tmpl.
 type FieldModel struct {
 	Name, Column, Go, Kind, Type, Order, Use string
 	Nullable                                 bool
@@ -116,7 +116,7 @@ func (e *Entity) use(f *gen.Field, ant entgql.Annotation) string {
 	return strings.Join(uses, " | record.")
 }
 
-// EdgeModel is the description of an edge in store.tmpl.
+// EdgeModel is the description of an edge in stores.tmpl.
 type EdgeModel struct {
 	Name, To, Field, Through, From, Ref string
 	Viewer, Hidden                      bool

@@ -99,7 +99,9 @@ func unused(d ast.Decl) bool {
 		if d.Tok != token.TYPE || len(d.Specs) != 1 {
 			return false
 		}
-		return unusedType(d.Specs[0].(*ast.TypeSpec).Name.Name)
+		spec := d.Specs[0].(*ast.TypeSpec)
+		_, list := spec.Type.(*ast.ArrayType) // type Threads []*Thread, a name that it takes from us
+		return list || unusedType(spec.Name.Name)
 	}
 	return false
 }

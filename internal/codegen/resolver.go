@@ -2,7 +2,6 @@ package codegen
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,57 +65,47 @@ func generateGraphQL(cfg *config.Config, r resolvers) (err error) {
 
 // bind says which Go types the generated GraphQL types are.
 func (r resolvers) bind(cfg *config.Config) {
-	record, ent, generic := r.module+"/internal/record.", r.module+"/ent.", r.module+"/graph/internal/model."
-	model := func(name, goType string, fields ...string) {
-		m := config.TypeMapEntry{Model: config.StringList{goType}, Fields: map[string]config.TypeMapField{}}
-		for i := 0; i < len(fields); i += 2 {
-			f := config.TypeMapField{FieldName: fields[i+1]}
-			if f.FieldName == "" {
-				f = config.TypeMapField{Resolver: true}
-			}
-			m.Fields[fields[i]] = f
+	record := r.module + "/internal/record."
+	model := func(goType string, names ...string) {
+		for _, name := range names {
+			cfg.Models[name] = config.TypeMapEntry{Model: config.StringList{goType}}
 		}
-		cfg.Models[name] = m
 	}
-	model("ID", record+"ID")
-	model("Time", "github.com/99designs/gqlgen/graphql.Time")
-	model("Cursor", record+"Cursor")
-	model("Node", record+"Node")
-	model("Record", record+"Node")
-	model("PageInfo", record+"PageInfo")
-	model("RecordRef", record+"Ref")
-	model("RecordMap", "map[string]interface{}")
-	model("Deleted", record+"Deleted", "deletedId", "DeletedID")
-	model("ChangeKind", record+"ChangeKind")
+	model("github.com/99designs/gqlgen/graphql.Time", "Time")
+	model(record+"ID", "ID")
+	model(record+"Cursor", "Cursor")
+	model(record+"Ref", "RecordRef")
+	model(record+"Raw", "Node", "Record", "RecordMap")
+	cfg.Models["Deleted"] = config.TypeMapEntry{
+		Model: config.StringList{record + "Deleted"}, Fields: map[string]config.TypeMapField{"deletedId": {FieldName: "DeletedID"}},
+	}
 	for _, e := range r.entities {
-		fields := []string{"id", "GlobalID"}
-		for _, d := range e.Node.Edges {
-			fields = append(fields, camel(d.Name), "")
-		}
-		model(e.Name, ent+e.Name, fields...)
-		model(e.Name+"Connection", generic+e.Name+"Connection")
-		model(e.Name+"Edge", generic+e.Name+"Edge")
-		model(e.Name+"Change", generic+e.Name+"Change", "recordId", "RecordID", e.Single, "Record")
-		model(e.Name+"WhereInput", record+"Input")
-		model("Create"+e.Name+"Input", record+"Input")
-		model("Update"+e.Name+"Input", record+"Input")
-		model(e.Name+"Order", record+"Order")
-		for _, f := range e.Node.Fields {
-			if f.IsEnum() {
-				model(e.Name+pascal(f.Name), r.module+"/ent/"+e.Node.PackageDir()+"."+pascal(f.Name))
-			}
-		}
+		model(record+"Raw", e.Name, e.Name+"Connection")
+		model(record+"Event", e.Name+"Change")
+		model(record+"Input", e.Name+"WhereInput", "Create"+e.Name+"Input", "Update"+e.Name+"Input")
+		model(record+"Order", e.Name+"Order")
 	}
 }
 
-// MutateSchema hides the fields of generated inputs from gqlgen: it would write a decoder for each, where one Go
-// type decodes all. The schema that requests are validated against has them.
+// MutateSchema makes scalars of the generated types, for gqlgen alone: package record reads and writes them by the
+// entity's description, where gqlgen would write code for each field. The schema that requests are validated against
+// is the whole one.
 func (r resolvers) MutateSchema(s *ast.Schema) error {
+	opaque := []string{"Node", "Record", "RecordMap", "PageInfo", "ChangeKind", "OrderDirection"}
 	for _, e := range r.entities {
-		for _, name := range []string{e.Name + "WhereInput", "Create" + e.Name + "Input", "Update" + e.Name + "Input", e.Name + "Order"} {
-			if d := s.Types[name]; d != nil {
-				d.Kind, d.Fields = ast.Scalar, nil
+		for _, suffix := range []string{"", "Connection", "Edge", "Change", "WhereInput", "Order", "OrderField"} {
+			opaque = append(opaque, e.Name+suffix)
+		}
+		opaque = append(opaque, "Create"+e.Name+"Input", "Update"+e.Name+"Input")
+		for _, f := range e.Node.Fields {
+			if f.IsEnum() {
+				opaque = append(opaque, e.Name+pascal(f.Name))
 			}
+		}
+	}
+	for _, name := range opaque {
+		if d := s.Types[name]; d != nil {
+			*d = ast.Definition{Kind: ast.Scalar, Name: d.Name, Position: d.Position}
 		}
 	}
 	return nil
@@ -177,9 +166,9 @@ func (r resolvers) render(data *codegen.Data, file string, v map[string]any) err
 func sharedBody(f *codegen.Field) string {
 	switch f.Object.Name + "." + f.Name {
 	case "Query.node":
-		return "nodes, err := record.Fetch(ctx, r.Stores.Engine, []*record.ID{&id})\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\treturn nodes[0], nil"
+		return "return record.Fetch(ctx, r.Stores.Engine, id)"
 	case "Query.nodes":
-		return "return record.Fetch(ctx, r.Stores.Engine, ids)"
+		return "return record.FetchAll(ctx, r.Stores.Engine, ids)"
 	case "Query.records":
 		return "return record.Records(ctx, r.Stores.Engine, refs)"
 	}
@@ -205,19 +194,7 @@ func (e *Entity) body(f *codegen.Field) string {
 	case "Subscription." + e.Single + "Changed":
 		return "return record.Watch(ctx, " + store + ", id, knownVersion)"
 	}
-	if f.Object.Name != e.Name {
-		return ""
-	}
-	d := e.edge(f.Name)
-	switch {
-	case d == nil:
-		return ""
-	case !d.Unique:
-		return fmt.Sprintf("return record.Children(ctx, %s, r.Stores.%s, %q, obj, %s)", store, d.Type.Name, f.Name, page(f))
-	case d.Field().Optional:
-		return fmt.Sprintf("return record.One(ctx, r.Stores.%s, obj.%s)", d.Type.Name, d.Field().StructField())
-	}
-	return fmt.Sprintf("return record.One(ctx, r.Stores.%s, &obj.%s)", d.Type.Name, d.Field().StructField())
+	return ""
 }
 
 // page returns the page that a list field's arguments make.

@@ -103,7 +103,7 @@ func newRows(rs pgx.Rows) (*rows, error) {
 
 func (r *rows) Close() error {
 	r.Rows.Close()
-	return r.Rows.Err()
+	return r.Err()
 }
 
 func (r *rows) ColumnTypes() ([]*stdsql.ColumnType, error) {

@@ -2,6 +2,7 @@ package entpgx
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,7 +20,7 @@ type settingsKey struct{}
 // statement.
 func WithSetting(ctx context.Context, name, value string) context.Context {
 	set := settings(ctx)
-	return context.WithValue(ctx, settingsKey{}, append(set[:len(set):len(set)], setting{name, value}))
+	return context.WithValue(ctx, settingsKey{}, append(slices.Clip(set), setting{name, value}))
 }
 
 func settings(ctx context.Context) []setting {

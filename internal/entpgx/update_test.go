@@ -170,7 +170,7 @@ func TestUpdateOne(t *testing.T) {
 }
 
 func isNotFound(err error) bool {
-	_, ok := err.(*sqlgraph.NotFoundError) // as generated code asks
+	_, ok := err.(*sqlgraph.NotFoundError) //nolint:errorlint // as generated code asks
 	return ok
 }
 

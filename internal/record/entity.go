@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -78,7 +79,9 @@ type Entity struct {
 
 	columns string            // the select list, for a table alias t
 	names   []string          // of the columns, in that order
+	types   []string          // the GraphQL types that a record is of
 	id      *Field            //
+	version *Field            //
 	fields  map[string]*Field // by GraphQL name
 	column  map[string]*Field // by column
 	orders  map[string]*Field // by enum value
@@ -105,6 +108,9 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		if f.Column == "id" {
 			e.id, f.of = f, e
 		}
+		if f.Column == "version" {
+			e.version = f
+		}
 		if i > 0 {
 			list.WriteString(", ")
 		}
@@ -112,6 +118,7 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		e.names = append(e.names, f.Column)
 	}
 	e.columns = list.String()
+	e.types = []string{e.Name, "Node", "Record"}
 	for i := range e.Edges {
 		d := &e.Edges[i]
 		if d.to = all[d.To]; d.to == nil {
@@ -140,6 +147,18 @@ func (e *Entity) publicName(column string) (name string, readable bool) {
 		return "", false
 	}
 	return f.Name, f.Use&InType != 0
+}
+
+// publicNames returns the names of those that clients may read, in order.
+func (e *Entity) publicNames(columns []string) []string {
+	names := make([]string, 0, len(columns))
+	for _, c := range columns {
+		if name, readable := e.publicName(c); readable {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // value returns a field of a record, nil where the column is null.

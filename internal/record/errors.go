@@ -77,3 +77,10 @@ func (e *Error) Extensions() map[string]any {
 func badInput(field, format string, args ...any) *Error {
 	return &Error{Code: BadUserInput, Message: fmt.Sprintf(format, args...), Fields: []string{field}}
 }
+
+// tooComplex returns a TOO_COMPLEX error about one field or argument.
+func tooComplex(field, format string, args ...any) *Error {
+	err := badInput(field, format, args...)
+	err.Code = TooComplex
+	return err
+}

@@ -99,6 +99,9 @@ func (q *query) arg(v any) {
 
 // where writes the predicate that in stands for on table alias t. An empty input is "true".
 func (q *query) where(e *Entity, t string, in Input) error {
+	if q.count += max(len(in), 1); q.count > maxConditions {
+		return tooComplex("where", "where has more than %d conditions", maxConditions)
+	}
 	if len(in) == 0 {
 		q.write("true")
 		return nil
@@ -106,10 +109,6 @@ func (q *query) where(e *Entity, t string, in Input) error {
 	for i, key := range slices.Sorted(maps.Keys(in)) {
 		if i > 0 {
 			q.write(" AND ")
-		}
-		if q.count++; q.count > maxConditions {
-			return &Error{Code: TooComplex, Message: fmt.Sprintf("where has more than %d conditions", maxConditions),
-				Fields: []string{"where"}}
 		}
 		if err := q.condition(e, t, key, in[key]); err != nil {
 			return err
@@ -188,7 +187,11 @@ func (q *query) compare(t string, c condition, key string, raw any) error {
 		q.write("NULL")
 		return nil
 	case opIn, opNotIn:
-		values, err := decodeList(c.field, raw)
+		list := graphql.CoerceList(raw)
+		if len(list) > MaxRefs {
+			return tooComplex("where", "where.%s has %d values, more than %d", key, len(list), MaxRefs)
+		}
+		values, err := decodeList(c.field, list)
 		if err != nil {
 			return badInput("where", "where.%s: %v", key, err)
 		}
@@ -292,8 +295,7 @@ func plain(f *Field, v any) any {
 }
 
 // decodeList decodes the operand of In and NotIn, to be sent as one array.
-func decodeList(f *Field, raw any) (any, error) {
-	list := graphql.CoerceList(raw)
+func decodeList(f *Field, list []any) (any, error) {
 	switch f.Kind {
 	case Int:
 		return collect[int64](f, list)

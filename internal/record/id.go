@@ -66,7 +66,7 @@ func ParseID(s string) (ID, error) {
 		return ID{UUID: u}, nil
 	}
 	prefix, s := s[:i], s[i+1:]
-	if prefix == "" || len(s) != 26 || s[0] > '7' {
+	if !isPrefix(prefix) || len(s) != 26 || s[0] > '7' {
 		return ID{}, errID
 	}
 	var (
@@ -90,6 +90,17 @@ func ParseID(s string) (ID, error) {
 		}
 	}
 	return id, nil
+}
+
+// isPrefix reports whether TypeID allows s as a prefix.
+func isPrefix(s string) bool {
+	for i := range len(s) {
+		inside := i > 0 && i < len(s)-1
+		if c := s[i]; (c < 'a' || c > 'z') && (c != '_' || !inside) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
 }
 
 // MarshalGQL writes the id as a JSON string.

@@ -174,6 +174,9 @@ func (l *Link) decode(d *Edge, part int, name string, raw any) error {
 		return nil
 	}
 	list := graphql.CoerceList(raw)
+	if len(list) > MaxRefs {
+		return tooMany(name, len(list))
+	}
 	ids := make([]uuid.UUID, 0, len(list))
 	for _, raw := range list {
 		id, err := decodeID(d.to, name, raw)
@@ -223,6 +226,9 @@ func (f *Field) decode(raw any) (any, error) {
 	case Bool:
 		return graphql.UnmarshalBoolean(raw)
 	case Time:
+		if raw == "" { // which gqlgen takes for the zero time
+			return nil, errors.New("is not a time")
+		}
 		t, err := graphql.UnmarshalTime(raw)
 		return t.UTC(), err
 	case UUID:

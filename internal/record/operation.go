@@ -18,8 +18,8 @@ import (
 // ActorSetting is the Postgres setting that tells the change log who writes.
 const ActorSetting = "godstack.actor"
 
-// Operation makes each GraphQL operation a unit: it gives the operation its loaders, and a mutation its
-// transaction. It is a gqlgen extension.
+// Operation makes each GraphQL operation a unit: it gives a query of several fields its loaders, and a mutation
+// its transaction. It is a gqlgen extension.
 type Operation struct{ Engine *Engine }
 
 var _ interface {
@@ -37,12 +37,18 @@ func (Operation) Validate(graphql.ExecutableSchema) error { return nil }
 // InterceptResponse runs an operation, or one event of a subscription. A mutation is committed before its
 // answer leaves. Where a root field failed, all is rolled back, and the answer is that field's error.
 func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	ctx = withLoaders(ctx)
 	op := graphql.GetOperationContext(ctx).Operation
-	if op.Operation != ast.Mutation {
+	if op == nil { // the document was refused
 		return next(ctx)
 	}
-	w := &work{engine: o.Engine, alone: oneField(op.SelectionSet)}
+	alone := oneField(op.SelectionSet)
+	if op.Operation != ast.Mutation {
+		if !alone {
+			ctx = withLoaders(ctx)
+		}
+		return next(ctx)
+	}
+	w := &work{engine: o.Engine, alone: alone}
 	defer w.end(ctx)
 	resp := next(context.WithValue(ctx, workKey{}, w))
 	if resp == nil {
@@ -57,7 +63,9 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		return &graphql.Response{Data: []byte("null"), Errors: resp.Errors}
 	}
 	if err := w.commit(ctx); err != nil {
-		return &graphql.Response{Data: []byte("null"), Errors: gqlerror.List{graphql.DefaultErrorPresenter(ctx, err)}}
+		graphql.AddError(ctx, err) // which has it presented
+		errs := graphql.GetErrors(ctx)
+		return &graphql.Response{Data: []byte("null"), Errors: errs[len(errs)-1:]}
 	}
 	return resp
 }
@@ -151,7 +159,6 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Co
 		}
 		g.committed()
 	}
-	forget(ctx)
 	return nil
 }
 

@@ -8,7 +8,9 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
@@ -123,30 +125,61 @@ func (e *Entity) listing(p Page) (*listing, error) {
 	l.terms = append(l.terms, term{e.id, desc})
 	sum := sha256.Sum256([]byte(signature.String()))
 	l.order = base64.RawURLEncoding.EncodeToString(sum[:6])
-	for name, c := range map[string]*Cursor{"after": p.After, "before": p.Before} {
-		if c == nil {
-			continue
-		}
-		values, err := l.parse(*c)
-		if err != nil {
-			return nil, badInput(name, "%s: %v", name, err)
-		}
-		l.bounds = append(l.bounds, bound{values, name == "before"})
+	if err := l.bound("after", p.After); err != nil {
+		return nil, err
 	}
-	return l, nil
+	return l, l.bound("before", p.Before)
+}
+
+// bound adds the bound that a cursor sets, if there is one.
+func (l *listing) bound(argument string, c *Cursor) error {
+	if c == nil {
+		return nil
+	}
+	values, err := l.parse(*c)
+	if err != nil {
+		return badInput(argument, "%s: %v", argument, err)
+	}
+	l.bounds = append(l.bounds, bound{values, argument == "before"})
+	return nil
 }
 
 // cursor returns the place of a record.
 func (l *listing) cursor(record reflect.Value) Cursor {
 	parts := []any{l.order}
 	for _, t := range l.terms {
-		parts = append(parts, t.field.value(record))
+		parts = append(parts, place(t.field.value(record)))
 	}
 	b, err := json.Marshal(parts)
 	if err != nil {
-		panic(fmt.Sprintf("record: encode cursor: %v", err)) // comparable columns always encode
+		panic(fmt.Sprintf("record: encode cursor: %v", err)) // what place returns always encodes
 	}
 	return Cursor(base64.RawURLEncoding.EncodeToString(b))
+}
+
+// place returns a value as cursors have it.
+func place(v any) any {
+	switch v := v.(type) {
+	case time.Time:
+		return v.UnixMicro() // JSON's times end with the year 9999, Postgres's do not
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64) // JSON has neither NaN nor infinities
+	}
+	return v
+}
+
+// unplace reads what place wrote.
+func (f *Field) unplace(raw any) (any, error) {
+	switch f.Kind {
+	case Time:
+		n, err := graphql.UnmarshalInt64(raw)
+		return time.UnixMicro(n).UTC(), err
+	case UUID:
+		s, _ := raw.(string)
+		return uuid.Parse(s)
+	}
+	v, err := f.decode(raw)
+	return plain(f, v), err
 }
 
 // parse reads the values of a cursor of this listing.
@@ -170,16 +203,10 @@ func (l *listing) parse(c Cursor) ([]any, error) {
 		if raw == nil && t.field.Nullable {
 			continue
 		}
-		if t.field.Kind == UUID {
-			s, _ := raw.(string)
-			values[i], err = uuid.Parse(s)
-		} else {
-			values[i], err = t.field.decode(raw)
-		}
-		if err != nil {
+		values[i], err = t.field.unplace(raw)
+		if err != nil || raw == nil {
 			return nil, fmt.Errorf("malformed cursor")
 		}
-		values[i] = plain(t.field, values[i])
 	}
 	return values, nil
 }
@@ -250,38 +277,29 @@ func (q *query) orderBy(l *listing) {
 	}
 }
 
-// PageInfo is Relay's.
-type PageInfo struct {
+// Connection is a page of a list.
+type Connection struct {
+	Nodes                        []Node
 	HasNextPage, HasPreviousPage bool
-	StartCursor, EndCursor       *Cursor
+
+	listing *listing
 }
 
-// ConnectionEdge is a record in a list.
-type ConnectionEdge[T any] struct {
-	Node   *T
-	Cursor Cursor
-}
+// Cursor returns the place of the i-th node.
+func (c *Connection) Cursor(i int) Cursor { return c.listing.cursor(reflect.ValueOf(c.Nodes[i])) }
 
 // page makes a connection of the rows read for l: one more than asked for says that there are more.
-func page[T any](l *listing, rows []*T, p Page) *Connection[T] {
+func (l *listing) page(rows []Node, p Page) *Connection {
 	more := len(rows) > l.limit
 	if more {
 		rows = rows[:l.limit]
 	}
+	c := &Connection{Nodes: rows, listing: l}
 	if l.backward {
 		slices.Reverse(rows)
-	}
-	c := &Connection[T]{Edges: make([]*ConnectionEdge[T], len(rows))}
-	for i, r := range rows {
-		c.Edges[i] = &ConnectionEdge[T]{Node: r, Cursor: l.cursor(reflect.ValueOf(r))}
-	}
-	if l.backward {
-		c.PageInfo.HasPreviousPage, c.PageInfo.HasNextPage = more, p.Before != nil
+		c.HasPreviousPage, c.HasNextPage = more, p.Before != nil
 	} else {
-		c.PageInfo.HasNextPage, c.PageInfo.HasPreviousPage = more, p.After != nil
-	}
-	if n := len(c.Edges); n > 0 {
-		c.PageInfo.StartCursor, c.PageInfo.EndCursor = &c.Edges[0].Cursor, &c.Edges[n-1].Cursor
+		c.HasNextPage, c.HasPreviousPage = more, p.After != nil
 	}
 	return c
 }

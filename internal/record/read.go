@@ -1,81 +1,63 @@
 package record
 
 import (
+	"bytes"
 	"context"
-	"reflect"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// Get returns the record that has this id, nil where there is none.
-func Get[T any](ctx context.Context, s *Store[T], id ID) (*T, error) {
+// MaxRefs is how many records one call may name.
+const MaxRefs = 1000
+
+// Get answers with the record that has this id, null where there is none.
+func Get(ctx context.Context, s *Store, id ID) (Raw, error) {
 	key, err := id.of(s.Entity, "id")
 	if err != nil {
 		return nil, err
 	}
-	return s.one(ctx, key)
-}
-
-// One returns the record that a to-one edge leads to; nil where it leads nowhere.
-func One[T any](ctx context.Context, s *Store[T], id *uuid.UUID) (*T, error) {
-	if id == nil || *id == uuid.Nil {
-		return nil, nil
+	n, err := s.one(ctx, key)
+	if err != nil {
+		return nil, err
 	}
-	return s.one(ctx, *id)
-}
-
-// one loads a record, together with the others that the request asks for meanwhile.
-func (s *Store[T]) one(ctx context.Context, id uuid.UUID) (*T, error) {
-	if l := s.loaders(ctx); l != nil {
-		return l.byID.Load(ctx, id)
-	}
-	m, err := s.byID(ctx, []uuid.UUID{id})
-	return m[id], err
+	return Render(ctx, s, n)
 }
 
 // byID returns the records that exist among ids.
-func (s *Store[T]) byID(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]*T, error) {
+func (s *Store) byID(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Node, error) {
+	m := make(map[uuid.UUID]Node, len(ids))
+	if len(ids) == 0 {
+		return m, nil
+	}
 	q := &query{}
 	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ANY(")
 	q.arg(ids)
 	q.write(")")
-	m := make(map[uuid.UUID]*T, len(ids))
-	err := s.each(ctx, q, nil, func(t *T) {
-		id, _ := s.key(t)
-		m[id] = t
+	err := s.each(ctx, q, nil, func(n Node) {
+		id, _ := s.key(n)
+		m[id] = n
 	})
 	return m, err
 }
 
-func (s *Store[T]) load(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Node, error) {
-	m, err := s.byID(ctx, ids)
-	nodes := make(map[uuid.UUID]Node, len(m))
-	for id, t := range m {
-		nodes[id] = any(t).(Node)
+// List answers with a page of all records of an entity.
+func List(ctx context.Context, s *Store, p Page) (Raw, error) {
+	c, err := s.Find(ctx, p)
+	if err != nil {
+		return nil, err
 	}
-	return nodes, err
+	x := s.engine.rendererOf(ctx)
+	list := x.connections(ctx, s, []*Connection{c}, x.sel, func(int) ast.Path { return x.path }, func(ctx context.Context) ([]int, error) {
+		n, err := s.Count(ctx, p.Where)
+		return []int{n}, err
+	})
+	return x.answer(ctx, list[0])
 }
 
-func (s *Store[T]) list(nodes []Node) any {
-	list := make([]*T, len(nodes))
-	for i, n := range nodes {
-		list[i] = any(n).(*T)
-	}
-	return list
-}
-
-// Connection is a page of a list.
-type Connection[T any] struct {
-	Edges    []*ConnectionEdge[T]
-	PageInfo PageInfo
-	count    func(context.Context) (int, error)
-}
-
-// TotalCount counts the whole list. It runs where the field is selected, and costs a statement.
-func (c *Connection[T]) TotalCount(ctx context.Context) (int, error) { return c.count(ctx) }
-
-// List returns a page of all records of an entity.
-func List[T any](ctx context.Context, s *Store[T], p Page) (*Connection[T], error) {
+// Find returns a page of all records.
+func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
 	l, err := s.listing(p)
 	if err != nil {
 		return nil, err
@@ -85,20 +67,21 @@ func List[T any](ctx context.Context, s *Store[T], p Page) (*Connection[T], erro
 	if err := q.page(s.Entity, l, p.Where); err != nil {
 		return nil, err
 	}
-	rows, err := s.query(ctx, q)
-	if err != nil {
+	var rows []Node
+	if err := s.each(ctx, q, nil, func(n Node) { rows = append(rows, n) }); err != nil {
 		return nil, err
 	}
-	c := page(l, rows, p)
-	c.count = func(ctx context.Context) (int, error) {
-		q := &query{}
-		q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE ")
-		if err := q.where(s.Entity, "t", p.Where); err != nil {
-			return 0, err
-		}
-		return s.engine.count(ctx, q)
+	return l.page(rows, p), nil
+}
+
+// Count counts the records that where describes.
+func (s *Store) Count(ctx context.Context, where Input) (int, error) {
+	q := &query{}
+	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE ")
+	if err := q.where(s.Entity, "t", where); err != nil {
+		return 0, err
 	}
-	return c, nil
+	return s.engine.count(ctx, q)
 }
 
 // page writes what follows WHERE for one page.
@@ -117,54 +100,65 @@ func (q *query) page(e *Entity, l *listing, where Input) error {
 	return nil
 }
 
-// Children returns a page of the records that a to-many edge of parent leads to.
-func Children[P, T any](ctx context.Context, from *Store[P], s *Store[T], edge string, parent *P, p Page) (*Connection[T], error) {
-	l, err := s.listing(p)
-	if err != nil {
-		return nil, err
+// Fetch answers node(id): a record of any entity, null where there is none.
+func Fetch(ctx context.Context, g *Engine, id ID) (Raw, error) {
+	s := g.stores[id.Prefix]
+	if s == nil {
+		return nil, badInput("id", "id: %s is not the id of a record", id)
 	}
-	id, _ := from.key(parent)
-	return s.children(ctx, from.edges[edge], id, p, l)
+	return Get(ctx, s, id)
 }
 
-// Fetch answers node(id) and nodes(ids): the records in the order asked for, nil for those that do not exist.
-func Fetch(ctx context.Context, g *Engine, refs []*ID) ([]Node, error) {
-	ids := make([]ID, len(refs))
-	for i, r := range refs {
-		ids[i] = *r
+// FetchAll answers nodes(ids): the records in the order asked for, null for those that do not exist.
+func FetchAll(ctx context.Context, g *Engine, ids []*ID) ([]Raw, error) {
+	refs := make([]*Ref, len(ids))
+	for i, id := range ids {
+		refs[i] = &Ref{ID: *id}
 	}
-	if len(ids) > MaxRefs {
-		return nil, tooMany("ids", len(ids))
-	}
-	byStore, err := g.group(ids, "ids")
+	batches, err := g.group(refs, "ids")
 	if err != nil {
 		return nil, err
 	}
-	found := map[ID]Node{}
-	for _, b := range byStore {
-		e, _ := b.store.entity()
-		nodes, err := b.store.load(ctx, b.ids)
+	x := g.rendererOf(ctx)
+	out := make([]Raw, len(ids))
+	for _, b := range batches {
+		nodes, err := b.store.byID(ctx, b.ids)
 		if err != nil {
 			return nil, err
 		}
-		for id, n := range nodes {
-			found[e.globalID(id)] = n
+		var (
+			there []Node
+			at    []int
+		)
+		for i, id := range ids {
+			if n := nodes[id.UUID]; n != nil && id.Prefix == b.store.Prefix {
+				there, at = append(there, n), append(at, i)
+			}
+		}
+		paths := func(i int) ast.Path {
+			return append(x.path[:len(x.path):len(x.path)], ast.PathIndex(at[i]))
+		}
+		for i, r := range x.records(ctx, b.store, there, x.sel, paths) {
+			out[at[i]] = r
 		}
 	}
-	nodes := make([]Node, len(ids))
-	for i, id := range ids {
-		nodes[i] = found[id]
-	}
-	return nodes, nil
+	_, err = x.answer(ctx, Raw{})
+	return out, err
 }
 
-// MaxRefs is how many records one call may name.
-const MaxRefs = 1000
+func writeList(w *bytes.Buffer, list []Raw) {
+	w.WriteByte('[')
+	for i, r := range list {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		r.MarshalGQL(w)
+	}
+	w.WriteByte(']')
+}
 
-func tooMany(argument string, n int) error {
-	err := badInput(argument, "%s names %d records, more than %d", argument, n, MaxRefs)
-	err.Code = TooComplex
-	return err
+func tooMany(argument string, n int) *Error {
+	return tooComplex(argument, "%s names %d records, more than %d", argument, n, MaxRefs)
 }
 
 // Ref names a record, and the version of it that the client holds.
@@ -173,79 +167,99 @@ type Ref struct {
 	KnownVersion *int
 }
 
-// Records answers records(refs): a record map, with a list an entity under the entity's list name, the ids that
-// are unchanged since the version the client holds, and those that do not exist. One statement an entity.
-func Records(ctx context.Context, g *Engine, refs []*Ref) (map[string]any, error) {
+// batch is the part of a list of records that is of one entity, each once, in the order given.
+type batch struct {
+	store *Store
+	ids   []uuid.UUID
+	known map[uuid.UUID]int // the versions that the client holds; 0 for none
+}
+
+// group splits refs by entity.
+func (g *Engine) group(refs []*Ref, argument string) ([]*batch, error) {
 	if len(refs) > MaxRefs {
-		return nil, tooMany("refs", len(refs))
+		return nil, tooMany(argument, len(refs))
 	}
-	ids := make([]ID, len(refs))
-	known := make(map[ID]int, len(refs))
-	for i, r := range refs {
-		ids[i] = r.ID
-		if r.KnownVersion != nil {
-			known[r.ID] = *r.KnownVersion
+	var batches []*batch
+	byPrefix := map[string]*batch{}
+	for _, r := range refs {
+		b := byPrefix[r.ID.Prefix]
+		if b == nil {
+			store := g.stores[r.ID.Prefix]
+			if store == nil {
+				return nil, badInput(argument, "%s: %s is not the id of a record", argument, r.ID)
+			}
+			b = &batch{store: store, known: make(map[uuid.UUID]int, len(refs))}
+			byPrefix[r.ID.Prefix] = b
+			batches = append(batches, b)
 		}
+		v := 0 // which no record has
+		if r.KnownVersion != nil {
+			v = *r.KnownVersion
+		}
+		if other, twice := b.known[r.ID.UUID]; !twice {
+			b.ids = append(b.ids, r.ID.UUID)
+		} else if other != v {
+			v = 0
+		}
+		b.known[r.ID.UUID] = v
 	}
-	byStore, err := g.group(ids, "refs")
+	return batches, nil
+}
+
+// Records answers records(refs): a record map, with a list an entity, the ids that are unchanged since the version
+// that the client holds, and those that do not exist. One statement an entity.
+func Records(ctx context.Context, g *Engine, refs []*Ref) (Raw, error) {
+	batches, err := g.group(refs, "refs")
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]any{}
-	unchanged, missing := []ID{}, []ID{}
-	for _, b := range byStore {
-		e, _ := b.store.entity()
-		nodes, err := b.store.load(ctx, b.ids)
+	lists := map[string][]Node{} // by Entity.List
+	stores := map[string]*Store{}
+	unchanged, missing := []Raw{}, []Raw{}
+	for _, b := range batches {
+		nodes, err := b.store.byID(ctx, b.ids)
 		if err != nil {
 			return nil, err
 		}
-		version := e.column["version"]
-		var list []Node
+		stores[b.store.List] = b.store
 		for _, id := range b.ids {
-			n, global := nodes[id], e.globalID(id)
+			text := Raw(`"` + b.store.globalID(id).String() + `"`)
+			n := nodes[id]
 			if n == nil {
-				missing = append(missing, global)
+				missing = append(missing, text)
 				continue
 			}
-			if v, ok := known[global]; ok && v == version.value(reflect.ValueOf(n)).(int) {
-				unchanged = append(unchanged, global)
+			if _, version := b.store.key(n); b.known[id] == version {
+				unchanged = append(unchanged, text)
 				continue
 			}
-			list = append(list, n)
+			lists[b.store.List] = append(lists[b.store.List], n)
 		}
-		out[e.List] = b.store.list(list)
 	}
-	out["unchanged"], out["missing"] = unchanged, missing
-	return out, nil
-}
-
-// batch is the part of a list of ids that is of one entity, each once, in the order given.
-type batch struct {
-	store AnyStore
-	ids   []uuid.UUID
-}
-
-// group splits ids by entity.
-func (g *Engine) group(ids []ID, argument string) ([]*batch, error) {
-	var batches []*batch
-	byPrefix := map[string]*batch{}
-	seen := make(map[ID]bool, len(ids))
-	for _, id := range ids {
-		if seen[id] {
-			continue
-		}
-		seen[id] = true
-		b := byPrefix[id.Prefix]
-		if b == nil {
-			store := g.stores[id.Prefix]
-			if store == nil {
-				return nil, badInput(argument, "%s: %s is not the id of a record", argument, id)
+	x := g.rendererOf(ctx)
+	w := &bytes.Buffer{}
+	w.WriteByte('{')
+	for i, f := range graphql.CollectFields(x.op, x.sel, []string{"RecordMap"}) {
+		writeKey(w, i, f.Alias)
+		switch f.Name {
+		case "__typename":
+			writeString(w, "RecordMap")
+		case "unchanged":
+			writeList(w, unchanged)
+		case "missing":
+			writeList(w, missing)
+		default:
+			list := x.records(ctx, stores[f.Name], lists[f.Name], f.Selections, func(n int) ast.Path {
+				return append(x.path[:len(x.path):len(x.path)], ast.PathName(f.Alias), ast.PathIndex(n))
+			})
+			for _, r := range list {
+				if r == nil {
+					return x.answer(ctx, nil) // a list of the map has no null
+				}
 			}
-			b = &batch{store: store}
-			byPrefix[id.Prefix] = b
-			batches = append(batches, b)
+			writeList(w, list)
 		}
-		b.ids = append(b.ids, id.UUID)
 	}
-	return batches, nil
+	w.WriteByte('}')
+	return x.answer(ctx, w.Bytes())
 }

@@ -1,51 +1,89 @@
 package record
 
 import (
+	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"slices"
 	"strconv"
 	"sync"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/changelog"
 )
 
-// ChangeKind says what an event of a stream is.
-type ChangeKind string
-
 // The kinds of events.
 const (
-	SnapshotKind ChangeKind = "SNAPSHOT" // the record as it is at the start
-	ReadyKind    ChangeKind = "READY"    // the client's copy is current
-	CreatedKind  ChangeKind = "CREATED"
-	UpdatedKind  ChangeKind = "UPDATED"
-	DeletedKind  ChangeKind = "DELETED"
-	ResyncKind   ChangeKind = "RESYNC" // drop what you hold; a snapshot follows
+	snapshotKind = "SNAPSHOT" // the record as it is at the start
+	readyKind    = "READY"    // the client's copy is current
+	createdKind  = "CREATED"
+	updatedKind  = "UPDATED"
+	deletedKind  = "DELETED"
+	resyncKind   = "RESYNC" // drop what you hold; a snapshot follows
 )
 
-// MarshalGQL writes the kind as a JSON string.
-func (k ChangeKind) MarshalGQL(w io.Writer) { _, _ = io.WriteString(w, strconv.Quote(string(k))) }
-
-// UnmarshalGQL is here for gqlgen; no input has a ChangeKind.
-func (k *ChangeKind) UnmarshalGQL(v any) error {
-	s, ok := v.(string)
-	if !ok {
-		return fmt.Errorf("a change kind is a string, not %T", v)
-	}
-	*k = ChangeKind(s)
-	return nil
+// Event is an event of a stream of records. gqlgen marshals it when it is sent: it renders itself then.
+type Event struct {
+	watcher *watcher
+	kind    string
+	version int      // the change's, 0 where there is none; the record, as of delivery, may be newer
+	fields  []string // what an update changed
+	record  Node
 }
 
-// Change is an event of a stream of records.
-type Change[T any] struct {
-	Kind     ChangeKind
-	RecordID *ID
-	Version  *int     // the change's; the record, as of delivery, may be newer
-	Fields   []string // what an update changed
-	Record   *T
+// MarshalGQLContext writes what the subscription selects of the event.
+func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
+	x, s := *e.watcher.render, e.watcher.store
+	w := &bytes.Buffer{}
+	w.WriteByte('{')
+	for i, f := range graphql.CollectFields(x.op, x.sel, []string{s.Name + "Change"}) {
+		writeKey(w, i, f.Alias)
+		switch f.Name {
+		case "__typename":
+			writeString(w, s.Name+"Change")
+		case "kind":
+			writeString(w, e.kind)
+		case "recordId":
+			s.globalID(e.watcher.id).MarshalGQL(w)
+		case "version":
+			if e.version == 0 {
+				w.WriteString("null")
+			} else {
+				w.WriteString(strconv.Itoa(e.version))
+			}
+		case "fields":
+			w.WriteByte('[')
+			for i, name := range e.fields {
+				if i > 0 {
+					w.WriteByte(',')
+				}
+				writeString(w, name)
+			}
+			w.WriteByte(']')
+		default: // the record
+			if e.record == nil {
+				w.WriteString("null")
+				continue
+			}
+			path := append(x.path[:len(x.path):len(x.path)], ast.PathName(f.Alias))
+			x.records(ctx, s, []Node{e.record}, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
+		}
+	}
+	w.WriteByte('}')
+	if _, err := x.answer(ctx, w.Bytes()); err != nil {
+		return err
+	}
+	_, err := out.Write(w.Bytes())
+	return err
+}
+
+// UnmarshalGQLContext is here for gqlgen: no input is an Event.
+func (*Event) UnmarshalGQLContext(context.Context, any) error {
+	return errors.New("record: Event is no input")
 }
 
 // maxPending is how many events wait for one subscriber; beyond it they are joined to the newest.
@@ -55,7 +93,7 @@ const maxPending = 256
 type event struct {
 	change changelog.Change
 	load   sync.Once
-	record any
+	record Node
 	err    error
 }
 
@@ -203,7 +241,7 @@ func (s *subscription) take(ctx context.Context) (events []*event, resync bool, 
 //
 // It registers first and reads then: what is committed in between is in both, and is told apart by the
 // database's own snapshot, which comes with the record in one statement.
-func Watch[T any](ctx context.Context, s *Store[T], id ID, knownVersion *int) (<-chan *Change[T], error) {
+func Watch(ctx context.Context, s *Store, id ID, knownVersion *int) (<-chan *Event, error) {
 	key, err := id.of(s.Entity, "id")
 	if err != nil {
 		return nil, err
@@ -213,20 +251,20 @@ func Watch[T any](ctx context.Context, s *Store[T], id ID, knownVersion *int) (<
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	w := &watcher[T]{store: s, id: key, sub: s.engine.hub.subscribe(recordKey{s.Prefix, key})}
-	t, err := w.read(ctx)
-	if err == nil && t == nil {
+	w := &watcher{store: s, render: s.engine.rendererOf(ctx), id: key, sub: s.engine.hub.subscribe(recordKey{s.Prefix, key})}
+	n, err := w.read(ctx)
+	if err == nil && n == nil {
 		err = s.notFound(key)
 	}
 	if err != nil {
 		s.engine.hub.unsubscribe(w.sub)
 		return nil, err
 	}
-	first := w.change(SnapshotKind, t)
-	if knownVersion != nil && *knownVersion == *first.Version {
-		first.Kind, first.Record = ReadyKind, nil
+	first := w.event(snapshotKind, n)
+	if knownVersion != nil && *knownVersion == first.version {
+		first.kind, first.record = readyKind, nil
 	}
-	out := make(chan *Change[T])
+	out := make(chan *Event)
 	go func() {
 		defer close(out)
 		defer s.engine.hub.unsubscribe(w.sub)
@@ -238,15 +276,16 @@ func Watch[T any](ctx context.Context, s *Store[T], id ID, knownVersion *int) (<
 }
 
 // watcher is one run of Watch.
-type watcher[T any] struct {
-	store    *Store[T]
+type watcher struct {
+	store    *Store
+	render   *renderer
 	id       uuid.UUID
 	sub      *subscription
 	snapshot changelog.Snapshot // what the last read record contains
 }
 
 // read reads the record and the snapshot it belongs to.
-func (w *watcher[T]) read(ctx context.Context) (t *T, err error) {
+func (w *watcher) read(ctx context.Context) (n Node, err error) {
 	q := &query{}
 	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", w.store.columns, " FROM (SELECT) one LEFT JOIN ",
 		quote(w.store.Table), " t ON t.id = ")
@@ -255,27 +294,26 @@ func (w *watcher[T]) read(ctx context.Context) (t *T, err error) {
 		text string
 		ok   bool
 	)
-	err = w.store.each(ctx, q, []any{&text, &ok}, func(r *T) {
+	err = w.store.each(ctx, q, []any{&text, &ok}, func(r Node) {
 		if ok {
-			t = r
+			n = r
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	w.snapshot, err = changelog.ParseSnapshot(text)
-	return t, err
+	return n, err
 }
 
-// change makes an event about a record that was read.
-func (w *watcher[T]) change(kind ChangeKind, t *T) *Change[T] {
-	id := w.store.globalID(w.id)
-	_, version := w.store.key(t)
-	return &Change[T]{Kind: kind, RecordID: &id, Version: &version, Fields: []string{}, Record: t}
+// event makes an event about a record that was read.
+func (w *watcher) event(kind string, n Node) *Event {
+	_, version := w.store.key(n)
+	return &Event{watcher: w, kind: kind, version: version, record: n}
 }
 
-func (w *watcher[T]) run(ctx context.Context, out chan<- *Change[T], first *Change[T]) error {
-	send := func(c *Change[T]) error {
+func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) error {
+	send := func(c *Event) error {
 		select {
 		case out <- c:
 			return nil
@@ -305,7 +343,7 @@ func (w *watcher[T]) run(ctx context.Context, out chan<- *Change[T], first *Chan
 			if err != nil {
 				return err
 			}
-			if err := send(c); err != nil || c.Kind == DeletedKind {
+			if err := send(c); err != nil || c.kind == deletedKind {
 				return err
 			}
 		}
@@ -313,53 +351,37 @@ func (w *watcher[T]) run(ctx context.Context, out chan<- *Change[T], first *Chan
 }
 
 // resync starts the stream again; done where the record is gone.
-func (w *watcher[T]) resync(ctx context.Context, send func(*Change[T]) error) (done bool, err error) {
-	id := w.store.globalID(w.id)
-	if err := send(&Change[T]{Kind: ResyncKind, RecordID: &id, Fields: []string{}}); err != nil {
+func (w *watcher) resync(ctx context.Context, send func(*Event) error) (done bool, err error) {
+	if err := send(&Event{watcher: w, kind: resyncKind}); err != nil {
 		return false, err
 	}
-	t, err := w.read(ctx)
+	n, err := w.read(ctx)
 	if err != nil {
 		return false, err
 	}
-	if t == nil {
-		return true, send(&Change[T]{Kind: DeletedKind, RecordID: &id, Fields: []string{}})
+	if n == nil {
+		return true, send(&Event{watcher: w, kind: deletedKind})
 	}
-	return false, send(w.change(SnapshotKind, t))
+	return false, send(w.event(snapshotKind, n))
 }
 
 // next makes the subscriber's event of a change. The record is loaded by the first subscriber that needs it.
-func (w *watcher[T]) next(ctx context.Context, e *event) (*Change[T], error) {
-	id, version := w.store.globalID(w.id), int(e.change.Version)
-	c := &Change[T]{RecordID: &id, Version: &version, Fields: w.fields(e.change.Fields)}
+func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
+	c := &Event{watcher: w, version: int(e.change.Version), fields: w.store.publicNames(e.change.Fields)}
 	switch e.change.Op {
 	case changelog.OpDelete:
-		c.Kind = DeletedKind
+		c.kind = deletedKind
 		return c, nil
 	case changelog.OpInsert:
-		c.Kind = CreatedKind
+		c.kind = createdKind
 	default:
-		c.Kind = UpdatedKind
+		c.kind = updatedKind
 	}
 	e.load.Do(func() {
 		// For all subscribers, so not with the context of the first one.
 		m, err := w.store.byID(context.WithoutCancel(ctx), []uuid.UUID{w.id})
 		e.record, e.err = m[w.id], err
 	})
-	if e.err != nil {
-		return nil, e.err
-	}
-	c.Record = e.record.(*T)
-	return c, nil
-}
-
-// fields gives the readable names of changed columns.
-func (w *watcher[T]) fields(columns []string) []string {
-	names := make([]string, 0, len(columns))
-	for _, c := range columns {
-		if name, readable := w.store.publicName(c); readable {
-			names = append(names, name)
-		}
-	}
-	return names
+	c.record = e.record
+	return c, e.err
 }

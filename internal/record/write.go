@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
@@ -18,7 +16,7 @@ import (
 )
 
 // Create inserts a record from a create input.
-func Create[T any](ctx context.Context, s *Store[T], in Input) (*T, error) {
+func Create(ctx context.Context, s *Store, in Input) (Raw, error) {
 	v, err := s.decode(in, InCreate)
 	if err != nil {
 		return nil, err
@@ -34,20 +32,20 @@ func Create[T any](ctx context.Context, s *Store[T], in Input) (*T, error) {
 		}
 		v.set(d.field, who.ID)
 	}
-	var t *T
+	var n Node
 	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
-		t, err = s.model.Create(ctx, drv, v)
+		n, err = s.model.Create(ctx, drv, v)
 		return err
 	})
 	if err != nil {
 		return nil, s.refused(err, InCreate)
 	}
-	return t, nil
+	return Render(ctx, s, n)
 }
 
 // Update changes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
 // NOT_FOUND.
-func Update[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int, in Input) (*T, error) {
+func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input) (Raw, error) {
 	key, err := s.target(id, expectedVersion)
 	if err != nil {
 		return nil, err
@@ -56,9 +54,9 @@ func Update[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int,
 	if err != nil {
 		return nil, err
 	}
-	var t *T
+	var n Node
 	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
-		t, err = s.model.Update(ctx, drv, key, expectedVersion, v)
+		n, err = s.model.Update(ctx, drv, key, expectedVersion, v)
 		if errors.Is(err, ErrNoRow) {
 			err = s.conflict(ctx, key, expectedVersion)
 		}
@@ -67,7 +65,7 @@ func Update[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int,
 	if err != nil {
 		return nil, s.refused(err, InUpdate)
 	}
-	return t, nil
+	return Render(ctx, s, n)
 }
 
 // ErrNoRow is what Model.Update returns where no record has the id and the version.
@@ -81,7 +79,7 @@ type Deleted struct {
 
 // Delete removes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
 // NOT_FOUND.
-func Delete[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int) (*Deleted, error) {
+func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted, error) {
 	key, err := s.target(id, expectedVersion)
 	if err != nil {
 		return nil, err
@@ -100,7 +98,7 @@ func Delete[T any](ctx context.Context, s *Store[T], id ID, expectedVersion int)
 }
 
 // target checks what update and delete are told to change.
-func (s *Store[T]) target(id ID, expectedVersion int) (uuid.UUID, error) {
+func (s *Store) target(id ID, expectedVersion int) (uuid.UUID, error) {
 	key, err := id.of(s.Entity, "id")
 	if err == nil && expectedVersion < 1 {
 		err = badInput("expectedVersion", "expectedVersion must be 1 or more, not %d", expectedVersion)
@@ -109,19 +107,19 @@ func (s *Store[T]) target(id ID, expectedVersion int) (uuid.UUID, error) {
 }
 
 // oneStatement reports whether a write of v is a single statement.
-func (s *Store[T]) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.model.Hooked() }
+func (s *Store) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.model.Hooked() }
 
 // conflict says why no row had the id and the expected version: two reads, and only then.
-func (s *Store[T]) conflict(ctx context.Context, id uuid.UUID, expected int) error {
+func (s *Store) conflict(ctx context.Context, id uuid.UUID, expected int) error {
 	m, err := s.byID(ctx, []uuid.UUID{id})
 	if err != nil {
 		return err
 	}
-	t := m[id]
-	if t == nil {
+	n := m[id]
+	if n == nil {
 		return s.notFound(id)
 	}
-	_, current := s.key(t)
+	_, current := s.key(n)
 	fields, err := s.changedSince(ctx, id, expected, current)
 	if err != nil {
 		return err
@@ -132,7 +130,7 @@ func (s *Store[T]) conflict(ctx context.Context, id uuid.UUID, expected int) err
 		Message: fmt.Sprintf("%s has version %d, not %d", global, current, expected),
 		Conflict: &ConflictState{
 			Type: s.Name, ID: global.String(), ExpectedVersion: expected, CurrentVersion: current,
-			Current: s.current(t), Fields: fields,
+			Current: s.current(n), Fields: fields,
 		},
 	}
 }
@@ -142,36 +140,29 @@ func (e *Entity) notFound(id uuid.UUID) *Error {
 }
 
 // changedSince names the fields that changed after a version; nil if the log does not know any more.
-func (s *Store[T]) changedSince(ctx context.Context, id uuid.UUID, expected, current int) ([]string, error) {
-	if expected >= current {
-		return []string{}, nil
+func (s *Store) changedSince(ctx context.Context, id uuid.UUID, expected, current int) ([]string, error) {
+	if expected >= current { // no version that the log could know
+		return nil, nil
 	}
 	q := &query{args: []any{id, s.Prefix, expected, current}}
 	q.write(changelog.FieldsSince)
-	names := map[string]bool{}
-	known := false
+	var names []string // nil where the log does not know
 	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
 		var columns []string
 		if err := rows.Scan(&columns); err != nil {
 			return err
 		}
-		known = columns != nil
-		for _, c := range columns {
-			if name, readable := s.publicName(c); readable {
-				names[name] = true
-			}
+		if columns != nil {
+			names = s.publicNames(columns)
 		}
 		return nil
 	})
-	if err != nil || !known {
-		return nil, err
-	}
-	return slices.AppendSeq([]string{}, maps.Keys(names)), nil
+	return names, err
 }
 
 // current returns a record's readable fields under their GraphQL names.
-func (s *Store[T]) current(t *T) map[string]any {
-	rv := reflect.ValueOf(t)
+func (s *Store) current(n Node) map[string]any {
+	rv := reflect.ValueOf(n)
 	m := map[string]any{"__typename": s.Name}
 	for i := range s.Fields {
 		if f := &s.Fields[i]; f.Use&InType != 0 {
@@ -203,7 +194,7 @@ func (e *Entity) public(f *Field, v any) any {
 }
 
 // refused turns a write's error into what the client is told.
-func (s *Store[T]) refused(err error, use Use) error {
+func (s *Store) refused(err error, use Use) error {
 	if name, ok := s.model.Invalid(err); ok {
 		public, _ := s.publicName(name)
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s: %v", public, root(err)), Fields: []string{public}, Err: err}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -194,8 +195,8 @@ func argument(err error) []string {
 	if !ok {
 		return nil
 	}
-	for i := len(g.Path) - 1; i >= 0; i-- {
-		if name, ok := g.Path[i].(ast.PathName); ok {
+	for _, element := range slices.Backward(g.Path) {
+		if name, ok := element.(ast.PathName); ok {
 			return []string{string(name)}
 		}
 	}

@@ -89,7 +89,7 @@ func (g guard) MutateOperationParameters(ctx context.Context, params *graphql.Ra
 	}
 	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: params.Query}, g.limits.Tokens)
 	if err != nil {
-		return nil //nolint:nilerr // the executor parses again, and says so
+		return nil // the executor parses again, and says so
 	}
 	n := 0
 	for _, op := range doc.Operations {
@@ -119,7 +119,7 @@ func written(set ast.SelectionSet) int {
 }
 
 // MutateOperationContext refuses an operation that would take too long to execute.
-func (g guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+func (g guard) MutateOperationContext(_ context.Context, op *graphql.OperationContext) *gqlerror.Error {
 	op.DisableIntrospection = !g.introspection
 
 	if err := checkVariables(g.schema, op.Operation, op.Variables); err != nil {

@@ -104,7 +104,7 @@ func TestComplexity(t *testing.T) {
 		{`{ a: users { ...F } b: nodes(ids: [1, 2]) { ...G } } fragment F on User { friends { id } } fragment G on Node { ... on User { ...F } }`, 1 + 20*21 + 1 + 2*21},
 		{`{ __schema { types { fields { args { name } } } } }`, 1},
 	} {
-		doc := gqlparser.MustLoadQuery(schema, c.document)
+		doc := gqlparser.MustLoadQueryWithRules(schema, c.document, nil)
 		m := meter{pageSize: 20, fragments: map[spread]cost{}}
 		require.Equal(t, c.want, m.selections(doc.Operations[0].SelectionSet, false).complexity, c.document)
 	}

@@ -54,14 +54,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	defer func() {
 		v := recover()
-		if v != nil && v != http.ErrAbortHandler {
+		aborted := v == http.ErrAbortHandler //nolint:errorlint // net/http compares so as well
+		if v != nil && !aborted {
 			s.log.ErrorContext(r.Context(), "panic", "requestId", info.id, "error", v, "stack", string(debug.Stack()))
 			if out.status == 0 {
 				s.refuse(out, r, http.StatusInternalServerError, internal(nil))
 			}
 		}
 		s.logAccess(r, out, info, time.Since(start))
-		if v == http.ErrAbortHandler {
+		if aborted {
 			panic(v)
 		}
 	}()

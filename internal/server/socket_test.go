@@ -293,13 +293,13 @@ func TestServeIsBounded(t *testing.T) {
 	go func() { served <- b.Serve(ctx, ln) }()
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	answered := make(chan error, 1)
+	answered := make(chan struct{})
 	go func() {
+		defer close(answered)
 		resp, err := client.Post("http://"+ln.Addr().String()+"/graphql", "application/json", strings.NewReader(`{"query": "{ fail }"}`))
 		if err == nil {
 			_ = resp.Body.Close()
 		}
-		answered <- err
 	}()
 	<-entered
 	stop()

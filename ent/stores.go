@@ -20,9 +20,9 @@ import (
 // Stores has a store for each entity that the API shows.
 type Stores struct {
 	*record.Engine
-	Message *record.Store[Message]
-	Thread  *record.Store[Thread]
-	User    *record.Store[User]
+	Message *record.Store
+	Thread  *record.Store
+	User    *record.Store
 }
 
 // NewStores returns the stores over a client and the driver that it runs on.
@@ -33,7 +33,7 @@ func NewStores(c *Client, drv *entpgx.Driver, cfg *record.Config) (*Stores, erro
 		User:    newUserStore(c.config),
 	}
 	var err error
-	s.Engine, err = record.NewEngine(drv, []record.AnyStore{s.Message, s.Thread, s.User}, cfg)
+	s.Engine, err = record.NewEngine(drv, []*record.Store{s.Message, s.Thread, s.User}, cfg)
 	return s, err
 }
 
@@ -44,11 +44,11 @@ func (c config) through(drv dialect.Driver) config {
 }
 
 // noRow tells a record that is not there, or has another version, from other errors.
-func noRow[T any](t *T, err error) (*T, error) {
+func noRow(err error) error {
 	if IsNotFound(err) {
-		return nil, record.ErrNoRow
+		return record.ErrNoRow
 	}
-	return t, err
+	return err
 }
 
 func invalid(err error) (string, bool) {
@@ -61,13 +61,15 @@ func invalid(err error) (string, bool) {
 
 var _ = reflect.TypeFor[bool]
 
-// IsNode marks a record.
-func (*Message) IsNode() {}
+// ScanTargets returns what a row with these columns is scanned into.
+func (t *Message) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// GlobalID returns the record's id as the API shows it.
-func (t *Message) GlobalID() record.ID { return record.ID{Prefix: "message", UUID: t.ID} }
+// AssignRow sets the fields from scanned targets.
+func (t *Message) AssignRow(columns []string, targets []any) error {
+	return t.assignValues(columns, targets)
+}
 
-func newMessageStore(c config) *record.Store[Message] {
+func newMessageStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "Message", Prefix: "message", List: "messages", Table: message.Table,
 		Fields: []record.Field{
@@ -87,23 +89,22 @@ func newMessageStore(c config) *record.Store[Message] {
 			"messages_threads_messages": "thread",
 			"messages_users_messages":   "author",
 		},
-	}, record.Model[Message]{
-		New:     func() *Message { return &Message{config: c} },
-		Targets: (*Message).scanValues,
-		Assign:  (*Message).assignValues,
-		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (*Message, error) {
+	}, record.Model{
+		New: func() record.Node { return &Message{config: c} },
+		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
 			b := NewMessageClient(c.through(drv)).Create()
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (*Message, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
 			b := NewMessageClient(c.through(drv)).UpdateOneID(id).Where(message.Version(version))
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
-			return noRow(b.Save(ctx))
+			t, err := b.Save(ctx)
+			return t, noRow(err)
 		},
 		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
 			return NewMessageClient(c.through(drv)).Delete().Where(message.ID(id), message.Version(version)).Exec(ctx)
@@ -113,13 +114,15 @@ func newMessageStore(c config) *record.Store[Message] {
 	})
 }
 
-// IsNode marks a record.
-func (*Thread) IsNode() {}
+// ScanTargets returns what a row with these columns is scanned into.
+func (t *Thread) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// GlobalID returns the record's id as the API shows it.
-func (t *Thread) GlobalID() record.ID { return record.ID{Prefix: "thread", UUID: t.ID} }
+// AssignRow sets the fields from scanned targets.
+func (t *Thread) AssignRow(columns []string, targets []any) error {
+	return t.assignValues(columns, targets)
+}
 
-func newThreadStore(c config) *record.Store[Thread] {
+func newThreadStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "Thread", Prefix: "thread", List: "threads", Table: thread.Table,
 		Fields: []record.Field{
@@ -140,25 +143,24 @@ func newThreadStore(c config) *record.Store[Thread] {
 			"thread_members_thread_id":    "members",
 			"thread_members_user_id":      "members",
 		},
-	}, record.Model[Thread]{
-		New:     func() *Thread { return &Thread{config: c} },
-		Targets: (*Thread).scanValues,
-		Assign:  (*Thread).assignValues,
-		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (*Thread, error) {
+	}, record.Model{
+		New: func() record.Node { return &Thread{config: c} },
+		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
 			b := NewThreadClient(c.through(drv)).Create()
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
-			_mLinks(b.mutation, v.Links)
+			threadLinks(b.mutation, v.Links)
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (*Thread, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
 			b := NewThreadClient(c.through(drv)).UpdateOneID(id).Where(thread.Version(version))
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
-			_mLinks(b.mutation, v.Links)
-			return noRow(b.Save(ctx))
+			threadLinks(b.mutation, v.Links)
+			t, err := b.Save(ctx)
+			return t, noRow(err)
 		},
 		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
 			return NewThreadClient(c.through(drv)).Delete().Where(thread.ID(id), thread.Version(version)).Exec(ctx)
@@ -168,7 +170,7 @@ func newThreadStore(c config) *record.Store[Thread] {
 	})
 }
 
-func _mLinks(m *ThreadMutation, links []record.Link) {
+func threadLinks(m *ThreadMutation, links []record.Link) {
 	for _, l := range links {
 		switch l.Edge {
 		case "members":
@@ -181,13 +183,15 @@ func _mLinks(m *ThreadMutation, links []record.Link) {
 	}
 }
 
-// IsNode marks a record.
-func (*User) IsNode() {}
+// ScanTargets returns what a row with these columns is scanned into.
+func (t *User) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// GlobalID returns the record's id as the API shows it.
-func (t *User) GlobalID() record.ID { return record.ID{Prefix: "user", UUID: t.ID} }
+// AssignRow sets the fields from scanned targets.
+func (t *User) AssignRow(columns []string, targets []any) error {
+	return t.assignValues(columns, targets)
+}
 
-func newUserStore(c config) *record.Store[User] {
+func newUserStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "User", Prefix: "user", List: "users", Table: user.Table,
 		Fields: []record.Field{
@@ -209,23 +213,22 @@ func newUserStore(c config) *record.Store[User] {
 			"users_email_key":    "email",
 			"users_username_key": "username",
 		},
-	}, record.Model[User]{
-		New:     func() *User { return &User{config: c} },
-		Targets: (*User).scanValues,
-		Assign:  (*User).assignValues,
-		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (*User, error) {
+	}, record.Model{
+		New: func() record.Node { return &User{config: c} },
+		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
 			b := NewUserClient(c.through(drv)).Create()
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (*User, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
 			b := NewUserClient(c.through(drv)).UpdateOneID(id).Where(user.Version(version))
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
-			return noRow(b.Save(ctx))
+			t, err := b.Save(ctx)
+			return t, noRow(err)
 		},
 		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
 			return NewUserClient(c.through(drv)).Delete().Where(user.ID(id), user.Version(version)).Exec(ctx)

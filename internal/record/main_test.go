@@ -1,0 +1,137 @@
+package record_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"godstack/ent"
+	"godstack/graph"
+	"godstack/internal/changelog"
+	"godstack/internal/dbtest"
+	"godstack/internal/entpgx"
+	"godstack/internal/record"
+	"godstack/internal/server"
+	"godstack/internal/viewer"
+)
+
+func TestMain(m *testing.M) {
+	// What is answered is in UTC, wherever the program runs.
+	time.Local = time.FixedZone("elsewhere", int((5*time.Hour+30*time.Minute).Seconds()))
+	dbtest.Main(m)
+}
+
+// bundle is the API over a database of its own, answering over HTTP.
+type bundle struct {
+	*pgxpool.Pool
+	client *ent.Client
+	stores *ent.Stores
+	url    string // of the server
+	http   *http.Client
+	trace  *trace
+	log    *logBuffer
+	ada    record.ID // a user, who asks where a test does not say otherwise
+}
+
+// options of setup.
+type options struct {
+	conns  int32 // in the pool
+	tailer bool  // changes are delivered
+}
+
+func oneConnection(o *options) { o.conns = 1 }
+func withTailer(o *options)    { o.tailer = true }
+
+func setup(t testing.TB, change ...func(*options)) *bundle {
+	t.Helper()
+	o := options{conns: 10}
+	for _, f := range change {
+		f(&o)
+	}
+	b := &bundle{trace: &trace{}, log: &logBuffer{}}
+	cfg, err := pgxpool.ParseConfig(dbtest.URL(t))
+	require.NoError(t, err)
+	plain := cfg.ConnConfig.Copy()
+	cfg.MaxConns = o.conns
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // it would be counted
+	cfg.ConnConfig.Tracer = b.trace
+	dial := cfg.ConnConfig.DialFunc
+	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		return &countedConn{c, &b.trace.sent}, err
+	}
+	b.Pool, err = pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+
+	drv := entpgx.Open(b.Pool)
+	logger := slog.New(slog.NewTextHandler(b.log, nil))
+	b.client = ent.NewClient(ent.Driver(drv))
+	rc := &record.Config{Logger: logger}
+	var tailer *changelog.Tailer
+	if o.tailer {
+		rc.Committed = func() { tailer.Wake() }
+		rc.Watching = func(n int) { tailer.Interest(n) }
+	}
+	b.stores, err = ent.NewStores(b.client, drv, rc)
+	require.NoError(t, err)
+	if o.tailer {
+		tailer, err = changelog.NewTailer(plain, b.stores.Deliver, &changelog.Config{Logger: logger})
+		require.NoError(t, err)
+		background(t, tailer.Run)
+	}
+	s, err := server.New(server.Deps{
+		Schema:     graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: b.stores}}),
+		Extensions: []graphql.HandlerExtension{record.Operation{Engine: b.stores.Engine}},
+		Viewer:     b.whoAsks,
+		Logger:     logger,
+	}, &server.Config{Introspection: true})
+	require.NoError(t, err)
+	b.serve(t, s)
+	b.ada = b.user(t, "ada")
+	return b
+}
+
+// background runs f until the test ends.
+func background(t testing.TB, f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// serve serves s as the program does, sockets included.
+func (b *bundle) serve(t testing.TB, s *server.Server) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	background(t, func(ctx context.Context) error { return s.Serve(ctx, ln) })
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	b.url, b.http = "http://"+ln.Addr().String()+"/graphql", &http.Client{Transport: transport}
+}
+
+// viewerHeader says who asks, as a UUID; "-" is nobody.
+const viewerHeader = "X-Viewer"
+
+func (b *bundle) whoAsks(_ context.Context, c server.Credentials) (viewer.Viewer, bool, error) {
+	switch who := c.Get(viewerHeader); who {
+	case "-":
+		return viewer.Viewer{}, false, nil
+	case "":
+		return viewer.Viewer{ID: b.ada.UUID, Role: "user"}, true, nil
+	default:
+		id, err := uuid.Parse(who)
+		return viewer.Viewer{ID: id, Role: "user"}, err == nil, err
+	}
+}
