@@ -19,18 +19,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// Client is the client that holds all ent builders.
 type Client struct {
 	config
-	// Message is the client for interacting with the Message builders.
+
 	Message *MessageClient
-	// Thread is the client for interacting with the Thread builders.
+
 	Thread *ThreadClient
-	// User is the client for interacting with the User builders.
+
 	User *UserClient
 }
 
-// NewClient creates a new client configured with the given options.
 func NewClient(opts ...Option) *Client {
 	client := &Client{config: newConfig(opts...)}
 	client.init()
@@ -44,31 +42,27 @@ func (c *Client) init() {
 }
 
 type (
-	// config is the configuration for the client and its builder.
 	config struct {
-		// driver used for executing database requests.
 		driver dialect.Driver
-		// debug enable a debug logging.
+
 		debug bool
-		// log used for logging on debug mode.
+
 		log func(...any)
-		// hooks to execute on mutations.
+
 		hooks *hooks
-		// interceptors to execute on queries.
+
 		inters *inters
 	}
-	// Option function to configure the client.
+
 	Option func(*config)
 )
 
-// newConfig creates a new config for the client.
 func newConfig(opts ...Option) config {
 	cfg := config{log: log.Println, hooks: &hooks{}, inters: &inters{}}
 	cfg.options(opts...)
 	return cfg
 }
 
-// options applies the options on the config object.
 func (c *config) options(opts ...Option) {
 	for _, opt := range opts {
 		opt(c)
@@ -78,30 +72,24 @@ func (c *config) options(opts ...Option) {
 	}
 }
 
-// Debug enables debug logging on the ent.Driver.
 func Debug() Option {
 	return func(c *config) {
 		c.debug = true
 	}
 }
 
-// Log sets the logging function for debug mode.
 func Log(fn func(...any)) Option {
 	return func(c *config) {
 		c.log = fn
 	}
 }
 
-// Driver configures the client driver.
 func Driver(driver dialect.Driver) Option {
 	return func(c *config) {
 		c.driver = driver
 	}
 }
 
-// Open opens a database/sql.DB specified by the driver name and
-// the data source name, and returns a new client attached to it.
-// Optional parameters can be added for configuring the client.
 func Open(driverName, dataSourceName string, options ...Option) (*Client, error) {
 	switch driverName {
 	case dialect.MySQL, dialect.Postgres, dialect.SQLite:
@@ -115,11 +103,8 @@ func Open(driverName, dataSourceName string, options ...Option) (*Client, error)
 	}
 }
 
-// ErrTxStarted is returned when trying to start a new transaction from a transactional client.
 var ErrTxStarted = errors.New("ent: cannot start a transaction within a transaction")
 
-// Tx returns a new transactional client. The provided context
-// is used until the transaction is committed or rolled back.
 func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 	if _, ok := c.driver.(*txDriver); ok {
 		return nil, ErrTxStarted
@@ -139,7 +124,6 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 	}, nil
 }
 
-// BeginTx returns a transactional client with specified options.
 func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) {
 	if _, ok := c.driver.(*txDriver); ok {
 		return nil, errors.New("ent: cannot start a transaction within a transaction")
@@ -161,12 +145,6 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 	}, nil
 }
 
-// Debug returns a new debug-client. It's used to get verbose logging on specific operations.
-//
-//	client.Debug().
-//		Message.
-//		Query().
-//		Count(ctx)
 func (c *Client) Debug() *Client {
 	if c.debug {
 		return c
@@ -178,28 +156,22 @@ func (c *Client) Debug() *Client {
 	return client
 }
 
-// Close closes the database connection and prevents new queries from starting.
 func (c *Client) Close() error {
 	return c.driver.Close()
 }
 
-// Use adds the mutation hooks to all the entity clients.
-// In order to add hooks to a specific client, call: `client.Node.Use(...)`.
 func (c *Client) Use(hooks ...Hook) {
 	c.Message.Use(hooks...)
 	c.Thread.Use(hooks...)
 	c.User.Use(hooks...)
 }
 
-// Intercept adds the query interceptors to all the entity clients.
-// In order to add interceptors to a specific client, call: `client.Node.Intercept(...)`.
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	c.Message.Intercept(interceptors...)
 	c.Thread.Intercept(interceptors...)
 	c.User.Intercept(interceptors...)
 }
 
-// Mutate implements the ent.Mutator interface.
 func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 	switch m := m.(type) {
 	case *MessageMutation:
@@ -213,64 +185,46 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 	}
 }
 
-// MessageClient is a client for the Message schema.
 type MessageClient struct {
 	config
 }
 
-// NewMessageClient returns a client for the Message from the given config.
 func NewMessageClient(c config) *MessageClient {
 	return &MessageClient{config: c}
 }
 
-// Use adds a list of mutation hooks to the hooks stack.
-// A call to `Use(f, g, h)` equals to `message.Hooks(f(g(h())))`.
 func (c *MessageClient) Use(hooks ...Hook) {
 	c.hooks.Message = append(c.hooks.Message, hooks...)
 }
 
-// Intercept adds a list of query interceptors to the interceptors stack.
-// A call to `Intercept(f, g, h)` equals to `message.Intercept(f(g(h())))`.
 func (c *MessageClient) Intercept(interceptors ...Interceptor) {
 	c.inters.Message = append(c.inters.Message, interceptors...)
 }
 
-// Create returns a builder for creating a Message entity.
 func (c *MessageClient) Create() *MessageCreate {
 	mutation := newMessageMutation(c.config, OpCreate)
 	return &MessageCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Update returns an update builder for Message.
-func (c *MessageClient) Update() *MessageUpdate {
-	mutation := newMessageMutation(c.config, OpUpdate)
-	return &MessageUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
-}
-
-// UpdateOne returns an update builder for the given entity.
 func (c *MessageClient) UpdateOne(_m *Message) *MessageUpdateOne {
 	mutation := newMessageMutation(c.config, OpUpdateOne, withMessage(_m))
 	return &MessageUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// UpdateOneID returns an update builder for the given id.
 func (c *MessageClient) UpdateOneID(id uuid.UUID) *MessageUpdateOne {
 	mutation := newMessageMutation(c.config, OpUpdateOne, withMessageID(id))
 	return &MessageUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Delete returns a delete builder for Message.
 func (c *MessageClient) Delete() *MessageDelete {
 	mutation := newMessageMutation(c.config, OpDelete)
 	return &MessageDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// DeleteOne returns a builder for deleting the given entity.
 func (c *MessageClient) DeleteOne(_m *Message) *MessageDeleteOne {
 	return c.DeleteOneID(_m.ID)
 }
 
-// DeleteOneID returns a builder for deleting the given entity by its id.
 func (c *MessageClient) DeleteOneID(id uuid.UUID) *MessageDeleteOne {
 	builder := c.Delete().Where(message.ID(id))
 	builder.mutation.id = &id
@@ -278,7 +232,6 @@ func (c *MessageClient) DeleteOneID(id uuid.UUID) *MessageDeleteOne {
 	return &MessageDeleteOne{builder}
 }
 
-// Query returns a query builder for Message.
 func (c *MessageClient) Query() *MessageQuery {
 	return &MessageQuery{
 		config: c.config,
@@ -287,12 +240,10 @@ func (c *MessageClient) Query() *MessageQuery {
 	}
 }
 
-// Get returns a Message entity by its id.
 func (c *MessageClient) Get(ctx context.Context, id uuid.UUID) (*Message, error) {
 	return c.Query().Where(message.ID(id)).Only(ctx)
 }
 
-// QueryThread queries the thread edge of a Message.
 func (c *MessageClient) QueryThread(_m *Message) *ThreadQuery {
 	query := (&ThreadClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -308,7 +259,6 @@ func (c *MessageClient) QueryThread(_m *Message) *ThreadQuery {
 	return query
 }
 
-// QueryAuthor queries the author edge of a Message.
 func (c *MessageClient) QueryAuthor(_m *Message) *UserQuery {
 	query := (&UserClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -324,12 +274,10 @@ func (c *MessageClient) QueryAuthor(_m *Message) *UserQuery {
 	return query
 }
 
-// Hooks returns the client hooks.
 func (c *MessageClient) Hooks() []Hook {
 	return c.hooks.Message
 }
 
-// Interceptors returns the client interceptors.
 func (c *MessageClient) Interceptors() []Interceptor {
 	return c.inters.Message
 }
@@ -338,8 +286,7 @@ func (c *MessageClient) mutate(ctx context.Context, m *MessageMutation) (Value, 
 	switch m.Op() {
 	case OpCreate:
 		return (&MessageCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
-	case OpUpdate:
-		return (&MessageUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+
 	case OpUpdateOne:
 		return (&MessageUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
 	case OpDelete, OpDeleteOne:
@@ -349,64 +296,46 @@ func (c *MessageClient) mutate(ctx context.Context, m *MessageMutation) (Value, 
 	}
 }
 
-// ThreadClient is a client for the Thread schema.
 type ThreadClient struct {
 	config
 }
 
-// NewThreadClient returns a client for the Thread from the given config.
 func NewThreadClient(c config) *ThreadClient {
 	return &ThreadClient{config: c}
 }
 
-// Use adds a list of mutation hooks to the hooks stack.
-// A call to `Use(f, g, h)` equals to `thread.Hooks(f(g(h())))`.
 func (c *ThreadClient) Use(hooks ...Hook) {
 	c.hooks.Thread = append(c.hooks.Thread, hooks...)
 }
 
-// Intercept adds a list of query interceptors to the interceptors stack.
-// A call to `Intercept(f, g, h)` equals to `thread.Intercept(f(g(h())))`.
 func (c *ThreadClient) Intercept(interceptors ...Interceptor) {
 	c.inters.Thread = append(c.inters.Thread, interceptors...)
 }
 
-// Create returns a builder for creating a Thread entity.
 func (c *ThreadClient) Create() *ThreadCreate {
 	mutation := newThreadMutation(c.config, OpCreate)
 	return &ThreadCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Update returns an update builder for Thread.
-func (c *ThreadClient) Update() *ThreadUpdate {
-	mutation := newThreadMutation(c.config, OpUpdate)
-	return &ThreadUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
-}
-
-// UpdateOne returns an update builder for the given entity.
 func (c *ThreadClient) UpdateOne(_m *Thread) *ThreadUpdateOne {
 	mutation := newThreadMutation(c.config, OpUpdateOne, withThread(_m))
 	return &ThreadUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// UpdateOneID returns an update builder for the given id.
 func (c *ThreadClient) UpdateOneID(id uuid.UUID) *ThreadUpdateOne {
 	mutation := newThreadMutation(c.config, OpUpdateOne, withThreadID(id))
 	return &ThreadUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Delete returns a delete builder for Thread.
 func (c *ThreadClient) Delete() *ThreadDelete {
 	mutation := newThreadMutation(c.config, OpDelete)
 	return &ThreadDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// DeleteOne returns a builder for deleting the given entity.
 func (c *ThreadClient) DeleteOne(_m *Thread) *ThreadDeleteOne {
 	return c.DeleteOneID(_m.ID)
 }
 
-// DeleteOneID returns a builder for deleting the given entity by its id.
 func (c *ThreadClient) DeleteOneID(id uuid.UUID) *ThreadDeleteOne {
 	builder := c.Delete().Where(thread.ID(id))
 	builder.mutation.id = &id
@@ -414,7 +343,6 @@ func (c *ThreadClient) DeleteOneID(id uuid.UUID) *ThreadDeleteOne {
 	return &ThreadDeleteOne{builder}
 }
 
-// Query returns a query builder for Thread.
 func (c *ThreadClient) Query() *ThreadQuery {
 	return &ThreadQuery{
 		config: c.config,
@@ -423,12 +351,10 @@ func (c *ThreadClient) Query() *ThreadQuery {
 	}
 }
 
-// Get returns a Thread entity by its id.
 func (c *ThreadClient) Get(ctx context.Context, id uuid.UUID) (*Thread, error) {
 	return c.Query().Where(thread.ID(id)).Only(ctx)
 }
 
-// QueryOwner queries the owner edge of a Thread.
 func (c *ThreadClient) QueryOwner(_m *Thread) *UserQuery {
 	query := (&UserClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -444,7 +370,6 @@ func (c *ThreadClient) QueryOwner(_m *Thread) *UserQuery {
 	return query
 }
 
-// QueryMembers queries the members edge of a Thread.
 func (c *ThreadClient) QueryMembers(_m *Thread) *UserQuery {
 	query := (&UserClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -460,7 +385,6 @@ func (c *ThreadClient) QueryMembers(_m *Thread) *UserQuery {
 	return query
 }
 
-// QueryMessages queries the messages edge of a Thread.
 func (c *ThreadClient) QueryMessages(_m *Thread) *MessageQuery {
 	query := (&MessageClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -476,12 +400,10 @@ func (c *ThreadClient) QueryMessages(_m *Thread) *MessageQuery {
 	return query
 }
 
-// Hooks returns the client hooks.
 func (c *ThreadClient) Hooks() []Hook {
 	return c.hooks.Thread
 }
 
-// Interceptors returns the client interceptors.
 func (c *ThreadClient) Interceptors() []Interceptor {
 	return c.inters.Thread
 }
@@ -490,8 +412,7 @@ func (c *ThreadClient) mutate(ctx context.Context, m *ThreadMutation) (Value, er
 	switch m.Op() {
 	case OpCreate:
 		return (&ThreadCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
-	case OpUpdate:
-		return (&ThreadUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+
 	case OpUpdateOne:
 		return (&ThreadUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
 	case OpDelete, OpDeleteOne:
@@ -501,64 +422,46 @@ func (c *ThreadClient) mutate(ctx context.Context, m *ThreadMutation) (Value, er
 	}
 }
 
-// UserClient is a client for the User schema.
 type UserClient struct {
 	config
 }
 
-// NewUserClient returns a client for the User from the given config.
 func NewUserClient(c config) *UserClient {
 	return &UserClient{config: c}
 }
 
-// Use adds a list of mutation hooks to the hooks stack.
-// A call to `Use(f, g, h)` equals to `user.Hooks(f(g(h())))`.
 func (c *UserClient) Use(hooks ...Hook) {
 	c.hooks.User = append(c.hooks.User, hooks...)
 }
 
-// Intercept adds a list of query interceptors to the interceptors stack.
-// A call to `Intercept(f, g, h)` equals to `user.Intercept(f(g(h())))`.
 func (c *UserClient) Intercept(interceptors ...Interceptor) {
 	c.inters.User = append(c.inters.User, interceptors...)
 }
 
-// Create returns a builder for creating a User entity.
 func (c *UserClient) Create() *UserCreate {
 	mutation := newUserMutation(c.config, OpCreate)
 	return &UserCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Update returns an update builder for User.
-func (c *UserClient) Update() *UserUpdate {
-	mutation := newUserMutation(c.config, OpUpdate)
-	return &UserUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
-}
-
-// UpdateOne returns an update builder for the given entity.
 func (c *UserClient) UpdateOne(_m *User) *UserUpdateOne {
 	mutation := newUserMutation(c.config, OpUpdateOne, withUser(_m))
 	return &UserUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// UpdateOneID returns an update builder for the given id.
 func (c *UserClient) UpdateOneID(id uuid.UUID) *UserUpdateOne {
 	mutation := newUserMutation(c.config, OpUpdateOne, withUserID(id))
 	return &UserUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// Delete returns a delete builder for User.
 func (c *UserClient) Delete() *UserDelete {
 	mutation := newUserMutation(c.config, OpDelete)
 	return &UserDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
 }
 
-// DeleteOne returns a builder for deleting the given entity.
 func (c *UserClient) DeleteOne(_m *User) *UserDeleteOne {
 	return c.DeleteOneID(_m.ID)
 }
 
-// DeleteOneID returns a builder for deleting the given entity by its id.
 func (c *UserClient) DeleteOneID(id uuid.UUID) *UserDeleteOne {
 	builder := c.Delete().Where(user.ID(id))
 	builder.mutation.id = &id
@@ -566,7 +469,6 @@ func (c *UserClient) DeleteOneID(id uuid.UUID) *UserDeleteOne {
 	return &UserDeleteOne{builder}
 }
 
-// Query returns a query builder for User.
 func (c *UserClient) Query() *UserQuery {
 	return &UserQuery{
 		config: c.config,
@@ -575,12 +477,10 @@ func (c *UserClient) Query() *UserQuery {
 	}
 }
 
-// Get returns a User entity by its id.
 func (c *UserClient) Get(ctx context.Context, id uuid.UUID) (*User, error) {
 	return c.Query().Where(user.ID(id)).Only(ctx)
 }
 
-// QueryOwnedThreads queries the owned_threads edge of a User.
 func (c *UserClient) QueryOwnedThreads(_m *User) *ThreadQuery {
 	query := (&ThreadClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -596,7 +496,6 @@ func (c *UserClient) QueryOwnedThreads(_m *User) *ThreadQuery {
 	return query
 }
 
-// QueryThreads queries the threads edge of a User.
 func (c *UserClient) QueryThreads(_m *User) *ThreadQuery {
 	query := (&ThreadClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -612,7 +511,6 @@ func (c *UserClient) QueryThreads(_m *User) *ThreadQuery {
 	return query
 }
 
-// QueryMessages queries the messages edge of a User.
 func (c *UserClient) QueryMessages(_m *User) *MessageQuery {
 	query := (&MessageClient{config: c.config}).Query()
 	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
@@ -628,12 +526,10 @@ func (c *UserClient) QueryMessages(_m *User) *MessageQuery {
 	return query
 }
 
-// Hooks returns the client hooks.
 func (c *UserClient) Hooks() []Hook {
 	return c.hooks.User
 }
 
-// Interceptors returns the client interceptors.
 func (c *UserClient) Interceptors() []Interceptor {
 	return c.inters.User
 }
@@ -642,8 +538,7 @@ func (c *UserClient) mutate(ctx context.Context, m *UserMutation) (Value, error)
 	switch m.Op() {
 	case OpCreate:
 		return (&UserCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
-	case OpUpdate:
-		return (&UserUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+
 	case OpUpdateOne:
 		return (&UserUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
 	case OpDelete, OpDeleteOne:
@@ -653,7 +548,6 @@ func (c *UserClient) mutate(ctx context.Context, m *UserMutation) (Value, error)
 	}
 }
 
-// hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
 		Message, Thread, User []ent.Hook

@@ -17,7 +17,6 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 )
 
-// ent aliases to avoid import conflicts in user's code.
 type (
 	Op            = ent.Op
 	Hook          = ent.Hook
@@ -38,32 +37,26 @@ type (
 
 type clientCtxKey struct{}
 
-// FromContext returns a Client stored inside a context, or nil if there isn't one.
 func FromContext(ctx context.Context) *Client {
 	c, _ := ctx.Value(clientCtxKey{}).(*Client)
 	return c
 }
 
-// NewContext returns a new context with the given Client attached.
 func NewContext(parent context.Context, c *Client) context.Context {
 	return context.WithValue(parent, clientCtxKey{}, c)
 }
 
 type txCtxKey struct{}
 
-// TxFromContext returns a Tx stored inside a context, or nil if there isn't one.
 func TxFromContext(ctx context.Context) *Tx {
 	tx, _ := ctx.Value(txCtxKey{}).(*Tx)
 	return tx
 }
 
-// NewTxContext returns a new context with the given Tx attached.
 func NewTxContext(parent context.Context, tx *Tx) context.Context {
 	return context.WithValue(parent, txCtxKey{}, tx)
 }
 
-// OrderFunc applies an ordering on the sql selector.
-// Deprecated: Use Asc/Desc functions or the package builders instead.
 type OrderFunc func(*sql.Selector)
 
 var (
@@ -71,7 +64,6 @@ var (
 	columnCheck sql.ColumnCheck
 )
 
-// checkColumn checks if the column exists in the given table.
 func checkColumn(t, c string) error {
 	initCheck.Do(func() {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
@@ -83,7 +75,6 @@ func checkColumn(t, c string) error {
 	return columnCheck(t, c)
 }
 
-// Asc applies the given fields in ASC order.
 func Asc(fields ...string) func(*sql.Selector) {
 	return func(s *sql.Selector) {
 		for _, f := range fields {
@@ -95,7 +86,6 @@ func Asc(fields ...string) func(*sql.Selector) {
 	}
 }
 
-// Desc applies the given fields in DESC order.
 func Desc(fields ...string) func(*sql.Selector) {
 	return func(s *sql.Selector) {
 		for _, f := range fields {
@@ -107,28 +97,20 @@ func Desc(fields ...string) func(*sql.Selector) {
 	}
 }
 
-// AggregateFunc applies an aggregation step on the group-by traversal/selector.
 type AggregateFunc func(*sql.Selector) string
 
-// As is a pseudo aggregation function for renaming another other functions with custom names. For example:
-//
-//	GroupBy(field1, field2).
-//	Aggregate(ent.As(ent.Sum(field1), "sum_field1"), (ent.As(ent.Sum(field2), "sum_field2")).
-//	Scan(ctx, &v)
 func As(fn AggregateFunc, end string) AggregateFunc {
 	return func(s *sql.Selector) string {
 		return sql.As(fn(s), end)
 	}
 }
 
-// Count applies the "count" aggregation function on each group.
 func Count() AggregateFunc {
 	return func(s *sql.Selector) string {
 		return sql.Count("*")
 	}
 }
 
-// Max applies the "max" aggregation function on the given field of each group.
 func Max(field string) AggregateFunc {
 	return func(s *sql.Selector) string {
 		if err := checkColumn(s.TableName(), field); err != nil {
@@ -139,7 +121,6 @@ func Max(field string) AggregateFunc {
 	}
 }
 
-// Mean applies the "mean" aggregation function on the given field of each group.
 func Mean(field string) AggregateFunc {
 	return func(s *sql.Selector) string {
 		if err := checkColumn(s.TableName(), field); err != nil {
@@ -150,7 +131,6 @@ func Mean(field string) AggregateFunc {
 	}
 }
 
-// Min applies the "min" aggregation function on the given field of each group.
 func Min(field string) AggregateFunc {
 	return func(s *sql.Selector) string {
 		if err := checkColumn(s.TableName(), field); err != nil {
@@ -161,7 +141,6 @@ func Min(field string) AggregateFunc {
 	}
 }
 
-// Sum applies the "sum" aggregation function on the given field of each group.
 func Sum(field string) AggregateFunc {
 	return func(s *sql.Selector) string {
 		if err := checkColumn(s.TableName(), field); err != nil {
@@ -172,23 +151,19 @@ func Sum(field string) AggregateFunc {
 	}
 }
 
-// ValidationError returns when validating a field or edge fails.
 type ValidationError struct {
-	Name string // Field or edge name.
+	Name string
 	err  error
 }
 
-// Error implements the error interface.
 func (e *ValidationError) Error() string {
 	return e.err.Error()
 }
 
-// Unwrap implements the errors.Wrapper interface.
 func (e *ValidationError) Unwrap() error {
 	return e.err
 }
 
-// IsValidationError returns a boolean indicating whether the error is a validation error.
 func IsValidationError(err error) bool {
 	if err == nil {
 		return false
@@ -197,17 +172,14 @@ func IsValidationError(err error) bool {
 	return errors.As(err, &e)
 }
 
-// NotFoundError returns when trying to fetch a specific entity and it was not found in the database.
 type NotFoundError struct {
 	label string
 }
 
-// Error implements the error interface.
 func (e *NotFoundError) Error() string {
 	return "ent: " + e.label + " not found"
 }
 
-// IsNotFound returns a boolean indicating whether the error is a not found error.
 func IsNotFound(err error) bool {
 	if err == nil {
 		return false
@@ -216,7 +188,6 @@ func IsNotFound(err error) bool {
 	return errors.As(err, &e)
 }
 
-// MaskNotFound masks not found error.
 func MaskNotFound(err error) error {
 	if IsNotFound(err) {
 		return nil
@@ -224,17 +195,14 @@ func MaskNotFound(err error) error {
 	return err
 }
 
-// NotSingularError returns when trying to fetch a singular entity and more then one was found in the database.
 type NotSingularError struct {
 	label string
 }
 
-// Error implements the error interface.
 func (e *NotSingularError) Error() string {
 	return "ent: " + e.label + " not singular"
 }
 
-// IsNotSingular returns a boolean indicating whether the error is a not singular error.
 func IsNotSingular(err error) bool {
 	if err == nil {
 		return false
@@ -243,17 +211,14 @@ func IsNotSingular(err error) bool {
 	return errors.As(err, &e)
 }
 
-// NotLoadedError returns when trying to get a node that was not loaded by the query.
 type NotLoadedError struct {
 	edge string
 }
 
-// Error implements the error interface.
 func (e *NotLoadedError) Error() string {
 	return "ent: " + e.edge + " edge was not loaded"
 }
 
-// IsNotLoaded returns a boolean indicating whether the error is a not loaded error.
 func IsNotLoaded(err error) bool {
 	if err == nil {
 		return false
@@ -262,25 +227,19 @@ func IsNotLoaded(err error) bool {
 	return errors.As(err, &e)
 }
 
-// ConstraintError returns when trying to create/update one or more entities and
-// one or more of their constraints failed. For example, violation of edge or
-// field uniqueness.
 type ConstraintError struct {
 	msg  string
 	wrap error
 }
 
-// Error implements the error interface.
 func (e ConstraintError) Error() string {
 	return "ent: constraint failed: " + e.msg
 }
 
-// Unwrap implements the errors.Wrapper interface.
 func (e *ConstraintError) Unwrap() error {
 	return e.wrap
 }
 
-// IsConstraintError returns a boolean indicating whether the error is a constraint failure.
 func IsConstraintError(err error) bool {
 	if err == nil {
 		return false
@@ -289,7 +248,6 @@ func IsConstraintError(err error) bool {
 	return errors.As(err, &e)
 }
 
-// selector embedded by the different Select/GroupBy builders.
 type selector struct {
 	label string
 	flds  *[]string
@@ -297,7 +255,6 @@ type selector struct {
 	scan  func(context.Context, any) error
 }
 
-// Strings returns list of strings from a selector. It is only allowed when selecting one field.
 func (s *selector) Strings(ctx context.Context) ([]string, error) {
 	if len(*s.flds) > 1 {
 		return nil, errors.New("ent: Strings is not achievable when selecting more than 1 field")
@@ -309,24 +266,6 @@ func (s *selector) Strings(ctx context.Context) ([]string, error) {
 	return v, nil
 }
 
-// String returns a single string from a selector. It is only allowed when selecting one field.
-func (s *selector) String(ctx context.Context) (_ string, err error) {
-	var v []string
-	if v, err = s.Strings(ctx); err != nil {
-		return
-	}
-	switch len(v) {
-	case 1:
-		return v[0], nil
-	case 0:
-		err = &NotFoundError{s.label}
-	default:
-		err = fmt.Errorf("ent: Strings returned %d results when one was expected", len(v))
-	}
-	return
-}
-
-// Ints returns list of ints from a selector. It is only allowed when selecting one field.
 func (s *selector) Ints(ctx context.Context) ([]int, error) {
 	if len(*s.flds) > 1 {
 		return nil, errors.New("ent: Ints is not achievable when selecting more than 1 field")
@@ -338,7 +277,6 @@ func (s *selector) Ints(ctx context.Context) ([]int, error) {
 	return v, nil
 }
 
-// Int returns a single int from a selector. It is only allowed when selecting one field.
 func (s *selector) Int(ctx context.Context) (_ int, err error) {
 	var v []int
 	if v, err = s.Ints(ctx); err != nil {
@@ -355,7 +293,6 @@ func (s *selector) Int(ctx context.Context) (_ int, err error) {
 	return
 }
 
-// Float64s returns list of float64s from a selector. It is only allowed when selecting one field.
 func (s *selector) Float64s(ctx context.Context) ([]float64, error) {
 	if len(*s.flds) > 1 {
 		return nil, errors.New("ent: Float64s is not achievable when selecting more than 1 field")
@@ -367,7 +304,6 @@ func (s *selector) Float64s(ctx context.Context) ([]float64, error) {
 	return v, nil
 }
 
-// Float64 returns a single float64 from a selector. It is only allowed when selecting one field.
 func (s *selector) Float64(ctx context.Context) (_ float64, err error) {
 	var v []float64
 	if v, err = s.Float64s(ctx); err != nil {
@@ -384,7 +320,6 @@ func (s *selector) Float64(ctx context.Context) (_ float64, err error) {
 	return
 }
 
-// Bools returns list of bools from a selector. It is only allowed when selecting one field.
 func (s *selector) Bools(ctx context.Context) ([]bool, error) {
 	if len(*s.flds) > 1 {
 		return nil, errors.New("ent: Bools is not achievable when selecting more than 1 field")
@@ -396,7 +331,6 @@ func (s *selector) Bools(ctx context.Context) ([]bool, error) {
 	return v, nil
 }
 
-// Bool returns a single bool from a selector. It is only allowed when selecting one field.
 func (s *selector) Bool(ctx context.Context) (_ bool, err error) {
 	var v []bool
 	if v, err = s.Bools(ctx); err != nil {
@@ -413,7 +347,6 @@ func (s *selector) Bool(ctx context.Context) (_ bool, err error) {
 	return
 }
 
-// withHooks invokes the builder operation with the given hooks, if any.
 func withHooks[V Value, M any, PM interface {
 	*M
 	Mutation
@@ -426,7 +359,7 @@ func withHooks[V Value, M any, PM interface {
 		if !ok {
 			return nil, fmt.Errorf("unexpected mutation type %T", m)
 		}
-		// Set the mutation to the builder.
+
 		*mutation = *mutationT
 		return exec(ctx)
 	})
@@ -447,7 +380,6 @@ func withHooks[V Value, M any, PM interface {
 	return nv, nil
 }
 
-// setContextOp returns a new context with the given QueryContext attached (including its op) in case it does not exist.
 func setContextOp(ctx context.Context, qc *QueryContext, op string) context.Context {
 	if ent.QueryFromContext(ctx) == nil {
 		qc.Op = op
@@ -529,5 +461,4 @@ func scanWithInterceptors[Q1 ent.Query, Q2 interface {
 	return nil
 }
 
-// queryHook describes an internal hook for the different sqlAll methods.
 type queryHook func(context.Context, *sqlgraph.QuerySpec)

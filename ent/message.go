@@ -7,7 +7,7 @@ import (
 	"godstack/ent/message"
 	"godstack/ent/thread"
 	"godstack/ent/user"
-	"strings"
+
 	"time"
 
 	"entgo.io/ent"
@@ -15,42 +15,35 @@ import (
 	"github.com/google/uuid"
 )
 
-// Message is the model entity for the Message schema.
 type Message struct {
 	config `json:"-"`
-	// ID of the ent.
+
 	ID uuid.UUID `json:"id,omitempty"`
-	// Raised by one at every change; send it back as expectedVersion.
+
 	Version int `json:"version,omitempty"`
-	// CreatedAt holds the value of the "created_at" field.
+
 	CreatedAt time.Time `json:"created_at,omitempty"`
-	// UpdatedAt holds the value of the "updated_at" field.
+
 	UpdatedAt time.Time `json:"updated_at,omitempty"`
-	// Body holds the value of the "body" field.
+
 	Body string `json:"body,omitempty"`
-	// ThreadID holds the value of the "thread_id" field.
+
 	ThreadID uuid.UUID `json:"thread_id,omitempty"`
-	// AuthorID holds the value of the "author_id" field.
+
 	AuthorID uuid.UUID `json:"author_id,omitempty"`
-	// Edges holds the relations/edges for other nodes in the graph.
-	// The values are being populated by the MessageQuery when eager-loading is set.
+
 	Edges        MessageEdges `json:"edges"`
 	selectValues sql.SelectValues
 }
 
-// MessageEdges holds the relations/edges for other nodes in the graph.
 type MessageEdges struct {
-	// Thread holds the value of the thread edge.
 	Thread *Thread `json:"thread,omitempty"`
-	// Author holds the value of the author edge.
+
 	Author *User `json:"author,omitempty"`
-	// loadedTypes holds the information for reporting if a
-	// type was loaded (or requested) in eager-loading or not.
+
 	loadedTypes [2]bool
 }
 
-// ThreadOrErr returns the Thread value or an error if the edge
-// was not loaded in eager-loading, or loaded but was not found.
 func (e MessageEdges) ThreadOrErr() (*Thread, error) {
 	if e.Thread != nil {
 		return e.Thread, nil
@@ -60,8 +53,6 @@ func (e MessageEdges) ThreadOrErr() (*Thread, error) {
 	return nil, &NotLoadedError{edge: "thread"}
 }
 
-// AuthorOrErr returns the Author value or an error if the edge
-// was not loaded in eager-loading, or loaded but was not found.
 func (e MessageEdges) AuthorOrErr() (*User, error) {
 	if e.Author != nil {
 		return e.Author, nil
@@ -71,7 +62,6 @@ func (e MessageEdges) AuthorOrErr() (*User, error) {
 	return nil, &NotLoadedError{edge: "author"}
 }
 
-// scanValues returns the types for scanning values from sql.Rows.
 func (*Message) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
@@ -91,8 +81,6 @@ func (*Message) scanValues(columns []string) ([]any, error) {
 	return values, nil
 }
 
-// assignValues assigns the values that were returned from sql.Rows (after scanning)
-// to the Message fields.
 func (_m *Message) assignValues(columns []string, values []any) error {
 	if m, n := len(values), len(columns); m < n {
 		return fmt.Errorf("mismatch number of scan values: %d != %d", m, n)
@@ -148,31 +136,22 @@ func (_m *Message) assignValues(columns []string, values []any) error {
 	return nil
 }
 
-// Value returns the ent.Value that was dynamically selected and assigned to the Message.
-// This includes values selected through modifiers, order, etc.
 func (_m *Message) Value(name string) (ent.Value, error) {
 	return _m.selectValues.Get(name)
 }
 
-// QueryThread queries the "thread" edge of the Message entity.
 func (_m *Message) QueryThread() *ThreadQuery {
 	return NewMessageClient(_m.config).QueryThread(_m)
 }
 
-// QueryAuthor queries the "author" edge of the Message entity.
 func (_m *Message) QueryAuthor() *UserQuery {
 	return NewMessageClient(_m.config).QueryAuthor(_m)
 }
 
-// Update returns a builder for updating this Message.
-// Note that you need to call Message.Unwrap() before calling this method if this Message
-// was returned from a transaction, and the transaction was committed or rolled back.
 func (_m *Message) Update() *MessageUpdateOne {
 	return NewMessageClient(_m.config).UpdateOne(_m)
 }
 
-// Unwrap unwraps the Message entity that was returned from a transaction after it was closed,
-// so that all future queries will be executed through the driver which created the transaction.
 func (_m *Message) Unwrap() *Message {
 	_tx, ok := _m.config.driver.(*txDriver)
 	if !ok {
@@ -180,30 +159,4 @@ func (_m *Message) Unwrap() *Message {
 	}
 	_m.config.driver = _tx.drv
 	return _m
-}
-
-// String implements the fmt.Stringer.
-func (_m *Message) String() string {
-	var builder strings.Builder
-	builder.WriteString("Message(")
-	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("version=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Version))
-	builder.WriteString(", ")
-	builder.WriteString("created_at=")
-	builder.WriteString(_m.CreatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("updated_at=")
-	builder.WriteString(_m.UpdatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("body=")
-	builder.WriteString(_m.Body)
-	builder.WriteString(", ")
-	builder.WriteString("thread_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.ThreadID))
-	builder.WriteString(", ")
-	builder.WriteString("author_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.AuthorID))
-	builder.WriteByte(')')
-	return builder.String()
 }

@@ -16,20 +16,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// MessageCreate is the builder for creating a Message entity.
 type MessageCreate struct {
 	config
 	mutation *MessageMutation
 	hooks    []Hook
 }
 
-// SetVersion sets the "version" field.
 func (_c *MessageCreate) SetVersion(v int) *MessageCreate {
 	_c.mutation.SetVersion(v)
 	return _c
 }
 
-// SetNillableVersion sets the "version" field if the given value is not nil.
 func (_c *MessageCreate) SetNillableVersion(v *int) *MessageCreate {
 	if v != nil {
 		_c.SetVersion(*v)
@@ -37,13 +34,11 @@ func (_c *MessageCreate) SetNillableVersion(v *int) *MessageCreate {
 	return _c
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (_c *MessageCreate) SetCreatedAt(v time.Time) *MessageCreate {
 	_c.mutation.SetCreatedAt(v)
 	return _c
 }
 
-// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
 func (_c *MessageCreate) SetNillableCreatedAt(v *time.Time) *MessageCreate {
 	if v != nil {
 		_c.SetCreatedAt(*v)
@@ -51,13 +46,11 @@ func (_c *MessageCreate) SetNillableCreatedAt(v *time.Time) *MessageCreate {
 	return _c
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (_c *MessageCreate) SetUpdatedAt(v time.Time) *MessageCreate {
 	_c.mutation.SetUpdatedAt(v)
 	return _c
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
 func (_c *MessageCreate) SetNillableUpdatedAt(v *time.Time) *MessageCreate {
 	if v != nil {
 		_c.SetUpdatedAt(*v)
@@ -65,31 +58,26 @@ func (_c *MessageCreate) SetNillableUpdatedAt(v *time.Time) *MessageCreate {
 	return _c
 }
 
-// SetBody sets the "body" field.
 func (_c *MessageCreate) SetBody(v string) *MessageCreate {
 	_c.mutation.SetBody(v)
 	return _c
 }
 
-// SetThreadID sets the "thread_id" field.
 func (_c *MessageCreate) SetThreadID(v uuid.UUID) *MessageCreate {
 	_c.mutation.SetThreadID(v)
 	return _c
 }
 
-// SetAuthorID sets the "author_id" field.
 func (_c *MessageCreate) SetAuthorID(v uuid.UUID) *MessageCreate {
 	_c.mutation.SetAuthorID(v)
 	return _c
 }
 
-// SetID sets the "id" field.
 func (_c *MessageCreate) SetID(v uuid.UUID) *MessageCreate {
 	_c.mutation.SetID(v)
 	return _c
 }
 
-// SetNillableID sets the "id" field if the given value is not nil.
 func (_c *MessageCreate) SetNillableID(v *uuid.UUID) *MessageCreate {
 	if v != nil {
 		_c.SetID(*v)
@@ -97,34 +85,28 @@ func (_c *MessageCreate) SetNillableID(v *uuid.UUID) *MessageCreate {
 	return _c
 }
 
-// SetThread sets the "thread" edge to the Thread entity.
 func (_c *MessageCreate) SetThread(v *Thread) *MessageCreate {
 	return _c.SetThreadID(v.ID)
 }
 
-// SetAuthor sets the "author" edge to the User entity.
 func (_c *MessageCreate) SetAuthor(v *User) *MessageCreate {
 	return _c.SetAuthorID(v.ID)
 }
 
-// Mutation returns the MessageMutation object of the builder.
 func (_c *MessageCreate) Mutation() *MessageMutation {
 	return _c.mutation
 }
 
-// Save creates the Message in the database.
 func (_c *MessageCreate) Save(ctx context.Context) (*Message, error) {
 	_c.defaults()
 	return withHooks(ctx, _c.sqlSave, _c.mutation, _c.hooks)
 }
 
-// Exec executes the query.
 func (_c *MessageCreate) Exec(ctx context.Context) error {
 	_, err := _c.Save(ctx)
 	return err
 }
 
-// defaults sets the default values of the builder before save.
 func (_c *MessageCreate) defaults() {
 	if _, ok := _c.mutation.Version(); !ok {
 		v := message.DefaultVersion
@@ -144,7 +126,6 @@ func (_c *MessageCreate) defaults() {
 	}
 }
 
-// check runs all checks and user-defined validators on the builder.
 func (_c *MessageCreate) check() error {
 	if _, ok := _c.mutation.Version(); !ok {
 		return &ValidationError{Name: "version", err: errors.New(`ent: missing required field "Message.version"`)}

@@ -12,20 +12,17 @@ import (
 	"entgo.io/ent/schema/field"
 )
 
-// MessageDelete is the builder for deleting a Message entity.
 type MessageDelete struct {
 	config
 	hooks    []Hook
 	mutation *MessageMutation
 }
 
-// Where appends a list predicates to the MessageDelete builder.
 func (_d *MessageDelete) Where(ps ...predicate.Message) *MessageDelete {
 	_d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query and returns how many vertices were deleted.
 func (_d *MessageDelete) Exec(ctx context.Context) (int, error) {
 	return withHooks(ctx, _d.sqlExec, _d.mutation, _d.hooks)
 }
@@ -47,18 +44,15 @@ func (_d *MessageDelete) sqlExec(ctx context.Context) (int, error) {
 	return affected, err
 }
 
-// MessageDeleteOne is the builder for deleting a single Message entity.
 type MessageDeleteOne struct {
 	_d *MessageDelete
 }
 
-// Where appends a list predicates to the MessageDelete builder.
 func (_d *MessageDeleteOne) Where(ps ...predicate.Message) *MessageDeleteOne {
 	_d._d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query.
 func (_d *MessageDeleteOne) Exec(ctx context.Context) error {
 	n, err := _d._d.Exec(ctx)
 	switch {

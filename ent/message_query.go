@@ -18,7 +18,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// MessageQuery is the builder for querying Message entities.
 type MessageQuery struct {
 	config
 	ctx        *QueryContext
@@ -27,43 +26,36 @@ type MessageQuery struct {
 	predicates []predicate.Message
 	withThread *ThreadQuery
 	withAuthor *UserQuery
-	// intermediate query (i.e. traversal path).
+
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
 }
 
-// Where adds a new predicate for the MessageQuery builder.
 func (_q *MessageQuery) Where(ps ...predicate.Message) *MessageQuery {
 	_q.predicates = append(_q.predicates, ps...)
 	return _q
 }
 
-// Limit the number of records to be returned by this query.
 func (_q *MessageQuery) Limit(limit int) *MessageQuery {
 	_q.ctx.Limit = &limit
 	return _q
 }
 
-// Offset to start from.
 func (_q *MessageQuery) Offset(offset int) *MessageQuery {
 	_q.ctx.Offset = &offset
 	return _q
 }
 
-// Unique configures the query builder to filter duplicate records on query.
-// By default, unique is set to true, and can be disabled using this method.
 func (_q *MessageQuery) Unique(unique bool) *MessageQuery {
 	_q.ctx.Unique = &unique
 	return _q
 }
 
-// Order specifies how the records should be ordered.
 func (_q *MessageQuery) Order(o ...message.OrderOption) *MessageQuery {
 	_q.order = append(_q.order, o...)
 	return _q
 }
 
-// QueryThread chains the current query on the "thread" edge.
 func (_q *MessageQuery) QueryThread() *ThreadQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -85,7 +77,6 @@ func (_q *MessageQuery) QueryThread() *ThreadQuery {
 	return query
 }
 
-// QueryAuthor chains the current query on the "author" edge.
 func (_q *MessageQuery) QueryAuthor() *UserQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -107,8 +98,6 @@ func (_q *MessageQuery) QueryAuthor() *UserQuery {
 	return query
 }
 
-// First returns the first Message entity from the query.
-// Returns a *NotFoundError when no Message was found.
 func (_q *MessageQuery) First(ctx context.Context) (*Message, error) {
 	nodes, err := _q.Limit(1).All(setContextOp(ctx, _q.ctx, ent.OpQueryFirst))
 	if err != nil {
@@ -120,8 +109,6 @@ func (_q *MessageQuery) First(ctx context.Context) (*Message, error) {
 	return nodes[0], nil
 }
 
-// FirstID returns the first Message ID from the query.
-// Returns a *NotFoundError when no Message ID was found.
 func (_q *MessageQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(1).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryFirstID)); err != nil {
@@ -134,9 +121,6 @@ func (_q *MessageQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	return ids[0], nil
 }
 
-// Only returns a single Message entity found by the query, ensuring it only returns one.
-// Returns a *NotSingularError when more than one Message entity is found.
-// Returns a *NotFoundError when no Message entities are found.
 func (_q *MessageQuery) Only(ctx context.Context) (*Message, error) {
 	nodes, err := _q.Limit(2).All(setContextOp(ctx, _q.ctx, ent.OpQueryOnly))
 	if err != nil {
@@ -152,9 +136,6 @@ func (_q *MessageQuery) Only(ctx context.Context) (*Message, error) {
 	}
 }
 
-// OnlyID is like Only, but returns the only Message ID in the query.
-// Returns a *NotSingularError when more than one Message ID is found.
-// Returns a *NotFoundError when no entities are found.
 func (_q *MessageQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(2).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryOnlyID)); err != nil {
@@ -171,7 +152,6 @@ func (_q *MessageQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	return
 }
 
-// All executes the query and returns a list of Messages.
 func (_q *MessageQuery) All(ctx context.Context) ([]*Message, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -181,7 +161,6 @@ func (_q *MessageQuery) All(ctx context.Context) ([]*Message, error) {
 	return withInterceptors[[]*Message](ctx, _q, qr, _q.inters)
 }
 
-// IDs executes the query and returns a list of Message IDs.
 func (_q *MessageQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	if _q.ctx.Unique == nil && _q.path != nil {
 		_q.Unique(true)
@@ -193,7 +172,6 @@ func (_q *MessageQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// Count returns the count of the given query.
 func (_q *MessageQuery) Count(ctx context.Context) (int, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryCount)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -202,7 +180,6 @@ func (_q *MessageQuery) Count(ctx context.Context) (int, error) {
 	return withInterceptors[int](ctx, _q, querierCount[*MessageQuery](), _q.inters)
 }
 
-// Exist returns true if the query has elements in the graph.
 func (_q *MessageQuery) Exist(ctx context.Context) (bool, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryExist)
 	switch _, err := _q.FirstID(ctx); {
@@ -215,8 +192,6 @@ func (_q *MessageQuery) Exist(ctx context.Context) (bool, error) {
 	}
 }
 
-// Clone returns a duplicate of the MessageQuery builder, including all associated steps. It can be
-// used to prepare common query builders and use them differently after the clone is made.
 func (_q *MessageQuery) Clone() *MessageQuery {
 	if _q == nil {
 		return nil
@@ -229,14 +204,12 @@ func (_q *MessageQuery) Clone() *MessageQuery {
 		predicates: append([]predicate.Message{}, _q.predicates...),
 		withThread: _q.withThread.Clone(),
 		withAuthor: _q.withAuthor.Clone(),
-		// clone intermediate query.
+
 		sql:  _q.sql.Clone(),
 		path: _q.path,
 	}
 }
 
-// WithThread tells the query-builder to eager-load the nodes that are connected to
-// the "thread" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *MessageQuery) WithThread(opts ...func(*ThreadQuery)) *MessageQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -246,8 +219,6 @@ func (_q *MessageQuery) WithThread(opts ...func(*ThreadQuery)) *MessageQuery {
 	return _q
 }
 
-// WithAuthor tells the query-builder to eager-load the nodes that are connected to
-// the "author" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *MessageQuery) WithAuthor(opts ...func(*UserQuery)) *MessageQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -257,18 +228,6 @@ func (_q *MessageQuery) WithAuthor(opts ...func(*UserQuery)) *MessageQuery {
 	return _q
 }
 
-// Select allows the selection one or more fields/columns for the given query,
-// instead of selecting all fields in the entity.
-//
-// Example:
-//
-//	var v []struct {
-//		Version int `json:"version,omitempty"`
-//	}
-//
-//	client.Message.Query().
-//		Select(message.FieldVersion).
-//		Scan(ctx, &v)
 func (_q *MessageQuery) Select(fields ...string) *MessageSelect {
 	_q.ctx.Fields = append(_q.ctx.Fields, fields...)
 	sbuild := &MessageSelect{MessageQuery: _q}
@@ -481,8 +440,7 @@ func (_q *MessageQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		p(selector)
 	}
 	if offset := _q.ctx.Offset; offset != nil {
-		// limit is mandatory for offset clause. We start
-		// with default value, and override it below if needed.
+
 		selector.Offset(*offset).Limit(math.MaxInt32)
 	}
 	if limit := _q.ctx.Limit; limit != nil {
@@ -491,19 +449,16 @@ func (_q *MessageQuery) sqlQuery(ctx context.Context) *sql.Selector {
 	return selector
 }
 
-// MessageSelect is the builder for selecting fields of Message entities.
 type MessageSelect struct {
 	*MessageQuery
 	selector
 }
 
-// Aggregate adds the given aggregation functions to the selector query.
 func (_s *MessageSelect) Aggregate(fns ...AggregateFunc) *MessageSelect {
 	_s.fns = append(_s.fns, fns...)
 	return _s
 }
 
-// Scan applies the selector query and scans the result into the given value.
 func (_s *MessageSelect) Scan(ctx context.Context, v any) error {
 	ctx = setContextOp(ctx, _s.ctx, ent.OpQuerySelect)
 	if err := _s.prepareQuery(ctx); err != nil {

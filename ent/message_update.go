@@ -16,112 +16,6 @@ import (
 	"entgo.io/ent/schema/field"
 )
 
-// MessageUpdate is the builder for updating Message entities.
-type MessageUpdate struct {
-	config
-	hooks    []Hook
-	mutation *MessageMutation
-}
-
-// Where appends a list predicates to the MessageUpdate builder.
-func (_u *MessageUpdate) Where(ps ...predicate.Message) *MessageUpdate {
-	_u.mutation.Where(ps...)
-	return _u
-}
-
-// SetUpdatedAt sets the "updated_at" field.
-func (_u *MessageUpdate) SetUpdatedAt(v time.Time) *MessageUpdate {
-	_u.mutation.SetUpdatedAt(v)
-	return _u
-}
-
-// SetBody sets the "body" field.
-func (_u *MessageUpdate) SetBody(v string) *MessageUpdate {
-	_u.mutation.SetBody(v)
-	return _u
-}
-
-// SetNillableBody sets the "body" field if the given value is not nil.
-func (_u *MessageUpdate) SetNillableBody(v *string) *MessageUpdate {
-	if v != nil {
-		_u.SetBody(*v)
-	}
-	return _u
-}
-
-// Mutation returns the MessageMutation object of the builder.
-func (_u *MessageUpdate) Mutation() *MessageMutation {
-	return _u.mutation
-}
-
-// Save executes the query and returns the number of nodes affected by the update operation.
-func (_u *MessageUpdate) Save(ctx context.Context) (int, error) {
-	_u.defaults()
-	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
-}
-
-// Exec executes the query.
-func (_u *MessageUpdate) Exec(ctx context.Context) error {
-	_, err := _u.Save(ctx)
-	return err
-}
-
-// defaults sets the default values of the builder before save.
-func (_u *MessageUpdate) defaults() {
-	if _, ok := _u.mutation.UpdatedAt(); !ok {
-		v := message.UpdateDefaultUpdatedAt()
-		_u.mutation.SetUpdatedAt(v)
-	}
-}
-
-// check runs all checks and user-defined validators on the builder.
-func (_u *MessageUpdate) check() error {
-	if v, ok := _u.mutation.Body(); ok {
-		if err := message.BodyValidator(v); err != nil {
-			return &ValidationError{Name: "body", err: fmt.Errorf(`ent: validator failed for field "Message.body": %w`, err)}
-		}
-	}
-	if _u.mutation.ThreadCleared() && len(_u.mutation.ThreadIDs()) > 0 {
-		return errors.New(`ent: clearing a required unique edge "Message.thread"`)
-	}
-	if _u.mutation.AuthorCleared() && len(_u.mutation.AuthorIDs()) > 0 {
-		return errors.New(`ent: clearing a required unique edge "Message.author"`)
-	}
-	return nil
-}
-
-func (_u *MessageUpdate) sqlSave(ctx context.Context) (_node int, err error) {
-	if err := _u.check(); err != nil {
-		return _node, err
-	}
-	_spec := sqlgraph.NewUpdateSpec(message.Table, message.Columns, sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID))
-	if ps := _u.mutation.predicates; len(ps) > 0 {
-		_spec.Predicate = func(selector *sql.Selector) {
-			for i := range ps {
-				ps[i](selector)
-			}
-		}
-	}
-	if value, ok := _u.mutation.UpdatedAt(); ok {
-		_spec.SetField(message.FieldUpdatedAt, field.TypeTime, value)
-	}
-	if value, ok := _u.mutation.Body(); ok {
-		_spec.SetField(message.FieldBody, field.TypeString, value)
-	}
-
-	if _node, err = sqlgraph.UpdateNodes(ctx, _u.driver, _spec); err != nil {
-		if _, ok := err.(*sqlgraph.NotFoundError); ok {
-			err = &NotFoundError{message.Label}
-		} else if sqlgraph.IsConstraintError(err) {
-			err = &ConstraintError{msg: err.Error(), wrap: err}
-		}
-		return 0, err
-	}
-	_u.mutation.done = true
-	return _node, nil
-}
-
-// MessageUpdateOne is the builder for updating a single Message entity.
 type MessageUpdateOne struct {
 	config
 	fields   []string
@@ -129,19 +23,16 @@ type MessageUpdateOne struct {
 	mutation *MessageMutation
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (_u *MessageUpdateOne) SetUpdatedAt(v time.Time) *MessageUpdateOne {
 	_u.mutation.SetUpdatedAt(v)
 	return _u
 }
 
-// SetBody sets the "body" field.
 func (_u *MessageUpdateOne) SetBody(v string) *MessageUpdateOne {
 	_u.mutation.SetBody(v)
 	return _u
 }
 
-// SetNillableBody sets the "body" field if the given value is not nil.
 func (_u *MessageUpdateOne) SetNillableBody(v *string) *MessageUpdateOne {
 	if v != nil {
 		_u.SetBody(*v)
@@ -149,37 +40,30 @@ func (_u *MessageUpdateOne) SetNillableBody(v *string) *MessageUpdateOne {
 	return _u
 }
 
-// Mutation returns the MessageMutation object of the builder.
 func (_u *MessageUpdateOne) Mutation() *MessageMutation {
 	return _u.mutation
 }
 
-// Where appends a list predicates to the MessageUpdate builder.
 func (_u *MessageUpdateOne) Where(ps ...predicate.Message) *MessageUpdateOne {
 	_u.mutation.Where(ps...)
 	return _u
 }
 
-// Select allows selecting one or more fields (columns) of the returned entity.
-// The default is selecting all fields defined in the entity schema.
 func (_u *MessageUpdateOne) Select(field string, fields ...string) *MessageUpdateOne {
 	_u.fields = append([]string{field}, fields...)
 	return _u
 }
 
-// Save executes the query and returns the updated Message entity.
 func (_u *MessageUpdateOne) Save(ctx context.Context) (*Message, error) {
 	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
-// Exec executes the query on the entity.
 func (_u *MessageUpdateOne) Exec(ctx context.Context) error {
 	_, err := _u.Save(ctx)
 	return err
 }
 
-// defaults sets the default values of the builder before save.
 func (_u *MessageUpdateOne) defaults() {
 	if _, ok := _u.mutation.UpdatedAt(); !ok {
 		v := message.UpdateDefaultUpdatedAt()
@@ -187,7 +71,6 @@ func (_u *MessageUpdateOne) defaults() {
 	}
 }
 
-// check runs all checks and user-defined validators on the builder.
 func (_u *MessageUpdateOne) check() error {
 	if v, ok := _u.mutation.Body(); ok {
 		if err := message.BodyValidator(v); err != nil {

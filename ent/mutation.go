@@ -19,20 +19,17 @@ import (
 )
 
 const (
-	// Operation types.
 	OpCreate    = ent.OpCreate
 	OpDelete    = ent.OpDelete
 	OpDeleteOne = ent.OpDeleteOne
 	OpUpdate    = ent.OpUpdate
 	OpUpdateOne = ent.OpUpdateOne
 
-	// Node types.
 	TypeMessage = "Message"
 	TypeThread  = "Thread"
 	TypeUser    = "User"
 )
 
-// MessageMutation represents an operation that mutates the Message nodes in the graph.
 type MessageMutation struct {
 	config
 	op            Op
@@ -55,10 +52,8 @@ type MessageMutation struct {
 
 var _ ent.Mutation = (*MessageMutation)(nil)
 
-// messageOption allows management of the mutation configuration using functional options.
 type messageOption func(*MessageMutation)
 
-// newMessageMutation creates new mutation for the Message entity.
 func newMessageMutation(c config, op Op, opts ...messageOption) *MessageMutation {
 	m := &MessageMutation{
 		config:        c,
@@ -72,7 +67,6 @@ func newMessageMutation(c config, op Op, opts ...messageOption) *MessageMutation
 	return m
 }
 
-// withMessageID sets the ID field of the mutation.
 func withMessageID(id uuid.UUID) messageOption {
 	return func(m *MessageMutation) {
 		var (
@@ -94,7 +88,6 @@ func withMessageID(id uuid.UUID) messageOption {
 	}
 }
 
-// withMessage sets the old Message of the mutation.
 func withMessage(node *Message) messageOption {
 	return func(m *MessageMutation) {
 		m.oldValue = func(context.Context) (*Message, error) {
@@ -104,16 +97,12 @@ func withMessage(node *Message) messageOption {
 	}
 }
 
-// Client returns a new `ent.Client` from the mutation. If the mutation was
-// executed in a transaction (ent.Tx), a transactional client is returned.
 func (m MessageMutation) Client() *Client {
 	client := &Client{config: m.config}
 	client.init()
 	return client
 }
 
-// Tx returns an `ent.Tx` for mutations that were executed in transactions;
-// it returns an error otherwise.
 func (m MessageMutation) Tx() (*Tx, error) {
 	if _, ok := m.driver.(*txDriver); !ok {
 		return nil, errors.New("ent: mutation is not running in a transaction")
@@ -123,14 +112,10 @@ func (m MessageMutation) Tx() (*Tx, error) {
 	return tx, nil
 }
 
-// SetID sets the value of the id field. Note that this
-// operation is only accepted on creation of Message entities.
 func (m *MessageMutation) SetID(id uuid.UUID) {
 	m.id = &id
 }
 
-// ID returns the ID value in the mutation. Note that the ID is only available
-// if it was provided to the builder or after it was returned from the database.
 func (m *MessageMutation) ID() (id uuid.UUID, exists bool) {
 	if m.id == nil {
 		return
@@ -138,10 +123,6 @@ func (m *MessageMutation) ID() (id uuid.UUID, exists bool) {
 	return *m.id, true
 }
 
-// IDs queries the database and returns the entity ids that match the mutation's predicate.
-// That means, if the mutation is applied within a transaction with an isolation level such
-// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
-// or updated by the mutation.
 func (m *MessageMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	switch {
 	case m.op.Is(OpUpdateOne | OpDeleteOne):
@@ -157,13 +138,11 @@ func (m *MessageMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	}
 }
 
-// SetVersion sets the "version" field.
 func (m *MessageMutation) SetVersion(i int) {
 	m.version = &i
 	m.addversion = nil
 }
 
-// Version returns the value of the "version" field in the mutation.
 func (m *MessageMutation) Version() (r int, exists bool) {
 	v := m.version
 	if v == nil {
@@ -172,24 +151,6 @@ func (m *MessageMutation) Version() (r int, exists bool) {
 	return *v, true
 }
 
-// OldVersion returns the old "version" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldVersion(ctx context.Context) (v int, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldVersion is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldVersion requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldVersion: %w", err)
-	}
-	return oldValue.Version, nil
-}
-
-// AddVersion adds i to the "version" field.
 func (m *MessageMutation) AddVersion(i int) {
 	if m.addversion != nil {
 		*m.addversion += i
@@ -198,7 +159,6 @@ func (m *MessageMutation) AddVersion(i int) {
 	}
 }
 
-// AddedVersion returns the value that was added to the "version" field in this mutation.
 func (m *MessageMutation) AddedVersion() (r int, exists bool) {
 	v := m.addversion
 	if v == nil {
@@ -207,18 +167,15 @@ func (m *MessageMutation) AddedVersion() (r int, exists bool) {
 	return *v, true
 }
 
-// ResetVersion resets all changes to the "version" field.
 func (m *MessageMutation) ResetVersion() {
 	m.version = nil
 	m.addversion = nil
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (m *MessageMutation) SetCreatedAt(t time.Time) {
 	m.created_at = &t
 }
 
-// CreatedAt returns the value of the "created_at" field in the mutation.
 func (m *MessageMutation) CreatedAt() (r time.Time, exists bool) {
 	v := m.created_at
 	if v == nil {
@@ -227,34 +184,14 @@ func (m *MessageMutation) CreatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldCreatedAt returns the old "created_at" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
-	}
-	return oldValue.CreatedAt, nil
-}
-
-// ResetCreatedAt resets all changes to the "created_at" field.
 func (m *MessageMutation) ResetCreatedAt() {
 	m.created_at = nil
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (m *MessageMutation) SetUpdatedAt(t time.Time) {
 	m.updated_at = &t
 }
 
-// UpdatedAt returns the value of the "updated_at" field in the mutation.
 func (m *MessageMutation) UpdatedAt() (r time.Time, exists bool) {
 	v := m.updated_at
 	if v == nil {
@@ -263,34 +200,14 @@ func (m *MessageMutation) UpdatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldUpdatedAt returns the old "updated_at" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
-	}
-	return oldValue.UpdatedAt, nil
-}
-
-// ResetUpdatedAt resets all changes to the "updated_at" field.
 func (m *MessageMutation) ResetUpdatedAt() {
 	m.updated_at = nil
 }
 
-// SetBody sets the "body" field.
 func (m *MessageMutation) SetBody(s string) {
 	m.body = &s
 }
 
-// Body returns the value of the "body" field in the mutation.
 func (m *MessageMutation) Body() (r string, exists bool) {
 	v := m.body
 	if v == nil {
@@ -299,34 +216,14 @@ func (m *MessageMutation) Body() (r string, exists bool) {
 	return *v, true
 }
 
-// OldBody returns the old "body" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldBody(ctx context.Context) (v string, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldBody is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldBody requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldBody: %w", err)
-	}
-	return oldValue.Body, nil
-}
-
-// ResetBody resets all changes to the "body" field.
 func (m *MessageMutation) ResetBody() {
 	m.body = nil
 }
 
-// SetThreadID sets the "thread_id" field.
 func (m *MessageMutation) SetThreadID(u uuid.UUID) {
 	m.thread = &u
 }
 
-// ThreadID returns the value of the "thread_id" field in the mutation.
 func (m *MessageMutation) ThreadID() (r uuid.UUID, exists bool) {
 	v := m.thread
 	if v == nil {
@@ -335,34 +232,14 @@ func (m *MessageMutation) ThreadID() (r uuid.UUID, exists bool) {
 	return *v, true
 }
 
-// OldThreadID returns the old "thread_id" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldThreadID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldThreadID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldThreadID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldThreadID: %w", err)
-	}
-	return oldValue.ThreadID, nil
-}
-
-// ResetThreadID resets all changes to the "thread_id" field.
 func (m *MessageMutation) ResetThreadID() {
 	m.thread = nil
 }
 
-// SetAuthorID sets the "author_id" field.
 func (m *MessageMutation) SetAuthorID(u uuid.UUID) {
 	m.author = &u
 }
 
-// AuthorID returns the value of the "author_id" field in the mutation.
 func (m *MessageMutation) AuthorID() (r uuid.UUID, exists bool) {
 	v := m.author
 	if v == nil {
@@ -371,42 +248,19 @@ func (m *MessageMutation) AuthorID() (r uuid.UUID, exists bool) {
 	return *v, true
 }
 
-// OldAuthorID returns the old "author_id" field's value of the Message entity.
-// If the Message object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *MessageMutation) OldAuthorID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldAuthorID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldAuthorID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldAuthorID: %w", err)
-	}
-	return oldValue.AuthorID, nil
-}
-
-// ResetAuthorID resets all changes to the "author_id" field.
 func (m *MessageMutation) ResetAuthorID() {
 	m.author = nil
 }
 
-// ClearThread clears the "thread" edge to the Thread entity.
 func (m *MessageMutation) ClearThread() {
 	m.clearedthread = true
 	m.clearedFields[message.FieldThreadID] = struct{}{}
 }
 
-// ThreadCleared reports if the "thread" edge to the Thread entity was cleared.
 func (m *MessageMutation) ThreadCleared() bool {
 	return m.clearedthread
 }
 
-// ThreadIDs returns the "thread" edge IDs in the mutation.
-// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
-// ThreadID instead. It exists only for internal usage by the builders.
 func (m *MessageMutation) ThreadIDs() (ids []uuid.UUID) {
 	if id := m.thread; id != nil {
 		ids = append(ids, *id)
@@ -414,26 +268,20 @@ func (m *MessageMutation) ThreadIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetThread resets all changes to the "thread" edge.
 func (m *MessageMutation) ResetThread() {
 	m.thread = nil
 	m.clearedthread = false
 }
 
-// ClearAuthor clears the "author" edge to the User entity.
 func (m *MessageMutation) ClearAuthor() {
 	m.clearedauthor = true
 	m.clearedFields[message.FieldAuthorID] = struct{}{}
 }
 
-// AuthorCleared reports if the "author" edge to the User entity was cleared.
 func (m *MessageMutation) AuthorCleared() bool {
 	return m.clearedauthor
 }
 
-// AuthorIDs returns the "author" edge IDs in the mutation.
-// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
-// AuthorID instead. It exists only for internal usage by the builders.
 func (m *MessageMutation) AuthorIDs() (ids []uuid.UUID) {
 	if id := m.author; id != nil {
 		ids = append(ids, *id)
@@ -441,19 +289,15 @@ func (m *MessageMutation) AuthorIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetAuthor resets all changes to the "author" edge.
 func (m *MessageMutation) ResetAuthor() {
 	m.author = nil
 	m.clearedauthor = false
 }
 
-// Where appends a list predicates to the MessageMutation builder.
 func (m *MessageMutation) Where(ps ...predicate.Message) {
 	m.predicates = append(m.predicates, ps...)
 }
 
-// WhereP appends storage-level predicates to the MessageMutation builder. Using this method,
-// users can use type-assertion to append predicates that do not depend on any generated package.
 func (m *MessageMutation) WhereP(ps ...func(*sql.Selector)) {
 	p := make([]predicate.Message, len(ps))
 	for i := range ps {
@@ -462,24 +306,18 @@ func (m *MessageMutation) WhereP(ps ...func(*sql.Selector)) {
 	m.Where(p...)
 }
 
-// Op returns the operation name.
 func (m *MessageMutation) Op() Op {
 	return m.op
 }
 
-// SetOp allows setting the mutation operation.
 func (m *MessageMutation) SetOp(op Op) {
 	m.op = op
 }
 
-// Type returns the node type of this mutation (Message).
 func (m *MessageMutation) Type() string {
 	return m.typ
 }
 
-// Fields returns all fields that were changed during this mutation. Note that in
-// order to get all numeric fields that were incremented/decremented, call
-// AddedFields().
 func (m *MessageMutation) Fields() []string {
 	fields := make([]string, 0, 6)
 	if m.version != nil {
@@ -503,9 +341,6 @@ func (m *MessageMutation) Fields() []string {
 	return fields
 }
 
-// Field returns the value of a field with the given name. The second boolean
-// return value indicates that this field was not set, or was not defined in the
-// schema.
 func (m *MessageMutation) Field(name string) (ent.Value, bool) {
 	switch name {
 	case message.FieldVersion:
@@ -524,30 +359,11 @@ func (m *MessageMutation) Field(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// OldField returns the old value of the field from the database. An error is
-// returned if the mutation operation is not UpdateOne, or the query to the
-// database failed.
 func (m *MessageMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
-	switch name {
-	case message.FieldVersion:
-		return m.OldVersion(ctx)
-	case message.FieldCreatedAt:
-		return m.OldCreatedAt(ctx)
-	case message.FieldUpdatedAt:
-		return m.OldUpdatedAt(ctx)
-	case message.FieldBody:
-		return m.OldBody(ctx)
-	case message.FieldThreadID:
-		return m.OldThreadID(ctx)
-	case message.FieldAuthorID:
-		return m.OldAuthorID(ctx)
-	}
-	return nil, fmt.Errorf("unknown Message field %s", name)
+	return oldField(ctx, m.op, m.oldValue, name)
+
 }
 
-// SetField sets the value of a field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *MessageMutation) SetField(name string, value ent.Value) error {
 	switch name {
 	case message.FieldVersion:
@@ -596,8 +412,6 @@ func (m *MessageMutation) SetField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown Message field %s", name)
 }
 
-// AddedFields returns all numeric fields that were incremented/decremented during
-// this mutation.
 func (m *MessageMutation) AddedFields() []string {
 	var fields []string
 	if m.addversion != nil {
@@ -606,9 +420,6 @@ func (m *MessageMutation) AddedFields() []string {
 	return fields
 }
 
-// AddedField returns the numeric value that was incremented/decremented on a field
-// with the given name. The second boolean return value indicates that this field
-// was not set, or was not defined in the schema.
 func (m *MessageMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
 	case message.FieldVersion:
@@ -617,9 +428,6 @@ func (m *MessageMutation) AddedField(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// AddField adds the value to the field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *MessageMutation) AddField(name string, value ent.Value) error {
 	switch name {
 	case message.FieldVersion:
@@ -633,27 +441,19 @@ func (m *MessageMutation) AddField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown Message numeric field %s", name)
 }
 
-// ClearedFields returns all nullable fields that were cleared during this
-// mutation.
 func (m *MessageMutation) ClearedFields() []string {
 	return nil
 }
 
-// FieldCleared returns a boolean indicating if a field with the given name was
-// cleared in this mutation.
 func (m *MessageMutation) FieldCleared(name string) bool {
 	_, ok := m.clearedFields[name]
 	return ok
 }
 
-// ClearField clears the value of the field with the given name. It returns an
-// error if the field is not defined in the schema.
 func (m *MessageMutation) ClearField(name string) error {
 	return fmt.Errorf("unknown Message nullable field %s", name)
 }
 
-// ResetField resets all changes in the mutation for the field with the given name.
-// It returns an error if the field is not defined in the schema.
 func (m *MessageMutation) ResetField(name string) error {
 	switch name {
 	case message.FieldVersion:
@@ -678,7 +478,6 @@ func (m *MessageMutation) ResetField(name string) error {
 	return fmt.Errorf("unknown Message field %s", name)
 }
 
-// AddedEdges returns all edge names that were set/added in this mutation.
 func (m *MessageMutation) AddedEdges() []string {
 	edges := make([]string, 0, 2)
 	if m.thread != nil {
@@ -690,8 +489,6 @@ func (m *MessageMutation) AddedEdges() []string {
 	return edges
 }
 
-// AddedIDs returns all IDs (to other nodes) that were added for the given edge
-// name in this mutation.
 func (m *MessageMutation) AddedIDs(name string) []ent.Value {
 	switch name {
 	case message.EdgeThread:
@@ -706,19 +503,15 @@ func (m *MessageMutation) AddedIDs(name string) []ent.Value {
 	return nil
 }
 
-// RemovedEdges returns all edge names that were removed in this mutation.
 func (m *MessageMutation) RemovedEdges() []string {
 	edges := make([]string, 0, 2)
 	return edges
 }
 
-// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
-// the given name in this mutation.
 func (m *MessageMutation) RemovedIDs(name string) []ent.Value {
 	return nil
 }
 
-// ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *MessageMutation) ClearedEdges() []string {
 	edges := make([]string, 0, 2)
 	if m.clearedthread {
@@ -730,8 +523,6 @@ func (m *MessageMutation) ClearedEdges() []string {
 	return edges
 }
 
-// EdgeCleared returns a boolean which indicates if the edge with the given name
-// was cleared in this mutation.
 func (m *MessageMutation) EdgeCleared(name string) bool {
 	switch name {
 	case message.EdgeThread:
@@ -742,8 +533,6 @@ func (m *MessageMutation) EdgeCleared(name string) bool {
 	return false
 }
 
-// ClearEdge clears the value of the edge with the given name. It returns an error
-// if that edge is not defined in the schema.
 func (m *MessageMutation) ClearEdge(name string) error {
 	switch name {
 	case message.EdgeThread:
@@ -756,8 +545,6 @@ func (m *MessageMutation) ClearEdge(name string) error {
 	return fmt.Errorf("unknown Message unique edge %s", name)
 }
 
-// ResetEdge resets all changes to the edge with the given name in this mutation.
-// It returns an error if the edge is not defined in the schema.
 func (m *MessageMutation) ResetEdge(name string) error {
 	switch name {
 	case message.EdgeThread:
@@ -770,7 +557,6 @@ func (m *MessageMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown Message edge %s", name)
 }
 
-// ThreadMutation represents an operation that mutates the Thread nodes in the graph.
 type ThreadMutation struct {
 	config
 	op              Op
@@ -797,10 +583,8 @@ type ThreadMutation struct {
 
 var _ ent.Mutation = (*ThreadMutation)(nil)
 
-// threadOption allows management of the mutation configuration using functional options.
 type threadOption func(*ThreadMutation)
 
-// newThreadMutation creates new mutation for the Thread entity.
 func newThreadMutation(c config, op Op, opts ...threadOption) *ThreadMutation {
 	m := &ThreadMutation{
 		config:        c,
@@ -814,7 +598,6 @@ func newThreadMutation(c config, op Op, opts ...threadOption) *ThreadMutation {
 	return m
 }
 
-// withThreadID sets the ID field of the mutation.
 func withThreadID(id uuid.UUID) threadOption {
 	return func(m *ThreadMutation) {
 		var (
@@ -836,7 +619,6 @@ func withThreadID(id uuid.UUID) threadOption {
 	}
 }
 
-// withThread sets the old Thread of the mutation.
 func withThread(node *Thread) threadOption {
 	return func(m *ThreadMutation) {
 		m.oldValue = func(context.Context) (*Thread, error) {
@@ -846,16 +628,12 @@ func withThread(node *Thread) threadOption {
 	}
 }
 
-// Client returns a new `ent.Client` from the mutation. If the mutation was
-// executed in a transaction (ent.Tx), a transactional client is returned.
 func (m ThreadMutation) Client() *Client {
 	client := &Client{config: m.config}
 	client.init()
 	return client
 }
 
-// Tx returns an `ent.Tx` for mutations that were executed in transactions;
-// it returns an error otherwise.
 func (m ThreadMutation) Tx() (*Tx, error) {
 	if _, ok := m.driver.(*txDriver); !ok {
 		return nil, errors.New("ent: mutation is not running in a transaction")
@@ -865,14 +643,10 @@ func (m ThreadMutation) Tx() (*Tx, error) {
 	return tx, nil
 }
 
-// SetID sets the value of the id field. Note that this
-// operation is only accepted on creation of Thread entities.
 func (m *ThreadMutation) SetID(id uuid.UUID) {
 	m.id = &id
 }
 
-// ID returns the ID value in the mutation. Note that the ID is only available
-// if it was provided to the builder or after it was returned from the database.
 func (m *ThreadMutation) ID() (id uuid.UUID, exists bool) {
 	if m.id == nil {
 		return
@@ -880,10 +654,6 @@ func (m *ThreadMutation) ID() (id uuid.UUID, exists bool) {
 	return *m.id, true
 }
 
-// IDs queries the database and returns the entity ids that match the mutation's predicate.
-// That means, if the mutation is applied within a transaction with an isolation level such
-// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
-// or updated by the mutation.
 func (m *ThreadMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	switch {
 	case m.op.Is(OpUpdateOne | OpDeleteOne):
@@ -899,13 +669,11 @@ func (m *ThreadMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	}
 }
 
-// SetVersion sets the "version" field.
 func (m *ThreadMutation) SetVersion(i int) {
 	m.version = &i
 	m.addversion = nil
 }
 
-// Version returns the value of the "version" field in the mutation.
 func (m *ThreadMutation) Version() (r int, exists bool) {
 	v := m.version
 	if v == nil {
@@ -914,24 +682,6 @@ func (m *ThreadMutation) Version() (r int, exists bool) {
 	return *v, true
 }
 
-// OldVersion returns the old "version" field's value of the Thread entity.
-// If the Thread object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *ThreadMutation) OldVersion(ctx context.Context) (v int, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldVersion is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldVersion requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldVersion: %w", err)
-	}
-	return oldValue.Version, nil
-}
-
-// AddVersion adds i to the "version" field.
 func (m *ThreadMutation) AddVersion(i int) {
 	if m.addversion != nil {
 		*m.addversion += i
@@ -940,7 +690,6 @@ func (m *ThreadMutation) AddVersion(i int) {
 	}
 }
 
-// AddedVersion returns the value that was added to the "version" field in this mutation.
 func (m *ThreadMutation) AddedVersion() (r int, exists bool) {
 	v := m.addversion
 	if v == nil {
@@ -949,18 +698,15 @@ func (m *ThreadMutation) AddedVersion() (r int, exists bool) {
 	return *v, true
 }
 
-// ResetVersion resets all changes to the "version" field.
 func (m *ThreadMutation) ResetVersion() {
 	m.version = nil
 	m.addversion = nil
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (m *ThreadMutation) SetCreatedAt(t time.Time) {
 	m.created_at = &t
 }
 
-// CreatedAt returns the value of the "created_at" field in the mutation.
 func (m *ThreadMutation) CreatedAt() (r time.Time, exists bool) {
 	v := m.created_at
 	if v == nil {
@@ -969,34 +715,14 @@ func (m *ThreadMutation) CreatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldCreatedAt returns the old "created_at" field's value of the Thread entity.
-// If the Thread object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *ThreadMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
-	}
-	return oldValue.CreatedAt, nil
-}
-
-// ResetCreatedAt resets all changes to the "created_at" field.
 func (m *ThreadMutation) ResetCreatedAt() {
 	m.created_at = nil
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (m *ThreadMutation) SetUpdatedAt(t time.Time) {
 	m.updated_at = &t
 }
 
-// UpdatedAt returns the value of the "updated_at" field in the mutation.
 func (m *ThreadMutation) UpdatedAt() (r time.Time, exists bool) {
 	v := m.updated_at
 	if v == nil {
@@ -1005,34 +731,14 @@ func (m *ThreadMutation) UpdatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldUpdatedAt returns the old "updated_at" field's value of the Thread entity.
-// If the Thread object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *ThreadMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
-	}
-	return oldValue.UpdatedAt, nil
-}
-
-// ResetUpdatedAt resets all changes to the "updated_at" field.
 func (m *ThreadMutation) ResetUpdatedAt() {
 	m.updated_at = nil
 }
 
-// SetSubject sets the "subject" field.
 func (m *ThreadMutation) SetSubject(s string) {
 	m.subject = &s
 }
 
-// Subject returns the value of the "subject" field in the mutation.
 func (m *ThreadMutation) Subject() (r string, exists bool) {
 	v := m.subject
 	if v == nil {
@@ -1041,34 +747,14 @@ func (m *ThreadMutation) Subject() (r string, exists bool) {
 	return *v, true
 }
 
-// OldSubject returns the old "subject" field's value of the Thread entity.
-// If the Thread object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *ThreadMutation) OldSubject(ctx context.Context) (v string, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldSubject is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldSubject requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldSubject: %w", err)
-	}
-	return oldValue.Subject, nil
-}
-
-// ResetSubject resets all changes to the "subject" field.
 func (m *ThreadMutation) ResetSubject() {
 	m.subject = nil
 }
 
-// SetOwnerID sets the "owner_id" field.
 func (m *ThreadMutation) SetOwnerID(u uuid.UUID) {
 	m.owner = &u
 }
 
-// OwnerID returns the value of the "owner_id" field in the mutation.
 func (m *ThreadMutation) OwnerID() (r uuid.UUID, exists bool) {
 	v := m.owner
 	if v == nil {
@@ -1077,42 +763,19 @@ func (m *ThreadMutation) OwnerID() (r uuid.UUID, exists bool) {
 	return *v, true
 }
 
-// OldOwnerID returns the old "owner_id" field's value of the Thread entity.
-// If the Thread object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *ThreadMutation) OldOwnerID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldOwnerID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldOwnerID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldOwnerID: %w", err)
-	}
-	return oldValue.OwnerID, nil
-}
-
-// ResetOwnerID resets all changes to the "owner_id" field.
 func (m *ThreadMutation) ResetOwnerID() {
 	m.owner = nil
 }
 
-// ClearOwner clears the "owner" edge to the User entity.
 func (m *ThreadMutation) ClearOwner() {
 	m.clearedowner = true
 	m.clearedFields[thread.FieldOwnerID] = struct{}{}
 }
 
-// OwnerCleared reports if the "owner" edge to the User entity was cleared.
 func (m *ThreadMutation) OwnerCleared() bool {
 	return m.clearedowner
 }
 
-// OwnerIDs returns the "owner" edge IDs in the mutation.
-// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
-// OwnerID instead. It exists only for internal usage by the builders.
 func (m *ThreadMutation) OwnerIDs() (ids []uuid.UUID) {
 	if id := m.owner; id != nil {
 		ids = append(ids, *id)
@@ -1120,13 +783,11 @@ func (m *ThreadMutation) OwnerIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetOwner resets all changes to the "owner" edge.
 func (m *ThreadMutation) ResetOwner() {
 	m.owner = nil
 	m.clearedowner = false
 }
 
-// AddMemberIDs adds the "members" edge to the User entity by ids.
 func (m *ThreadMutation) AddMemberIDs(ids ...uuid.UUID) {
 	if m.members == nil {
 		m.members = make(map[uuid.UUID]struct{})
@@ -1136,17 +797,14 @@ func (m *ThreadMutation) AddMemberIDs(ids ...uuid.UUID) {
 	}
 }
 
-// ClearMembers clears the "members" edge to the User entity.
 func (m *ThreadMutation) ClearMembers() {
 	m.clearedmembers = true
 }
 
-// MembersCleared reports if the "members" edge to the User entity was cleared.
 func (m *ThreadMutation) MembersCleared() bool {
 	return m.clearedmembers
 }
 
-// RemoveMemberIDs removes the "members" edge to the User entity by IDs.
 func (m *ThreadMutation) RemoveMemberIDs(ids ...uuid.UUID) {
 	if m.removedmembers == nil {
 		m.removedmembers = make(map[uuid.UUID]struct{})
@@ -1157,7 +815,6 @@ func (m *ThreadMutation) RemoveMemberIDs(ids ...uuid.UUID) {
 	}
 }
 
-// RemovedMembers returns the removed IDs of the "members" edge to the User entity.
 func (m *ThreadMutation) RemovedMembersIDs() (ids []uuid.UUID) {
 	for id := range m.removedmembers {
 		ids = append(ids, id)
@@ -1165,7 +822,6 @@ func (m *ThreadMutation) RemovedMembersIDs() (ids []uuid.UUID) {
 	return
 }
 
-// MembersIDs returns the "members" edge IDs in the mutation.
 func (m *ThreadMutation) MembersIDs() (ids []uuid.UUID) {
 	for id := range m.members {
 		ids = append(ids, id)
@@ -1173,14 +829,12 @@ func (m *ThreadMutation) MembersIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetMembers resets all changes to the "members" edge.
 func (m *ThreadMutation) ResetMembers() {
 	m.members = nil
 	m.clearedmembers = false
 	m.removedmembers = nil
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by ids.
 func (m *ThreadMutation) AddMessageIDs(ids ...uuid.UUID) {
 	if m.messages == nil {
 		m.messages = make(map[uuid.UUID]struct{})
@@ -1190,17 +844,14 @@ func (m *ThreadMutation) AddMessageIDs(ids ...uuid.UUID) {
 	}
 }
 
-// ClearMessages clears the "messages" edge to the Message entity.
 func (m *ThreadMutation) ClearMessages() {
 	m.clearedmessages = true
 }
 
-// MessagesCleared reports if the "messages" edge to the Message entity was cleared.
 func (m *ThreadMutation) MessagesCleared() bool {
 	return m.clearedmessages
 }
 
-// RemoveMessageIDs removes the "messages" edge to the Message entity by IDs.
 func (m *ThreadMutation) RemoveMessageIDs(ids ...uuid.UUID) {
 	if m.removedmessages == nil {
 		m.removedmessages = make(map[uuid.UUID]struct{})
@@ -1211,7 +862,6 @@ func (m *ThreadMutation) RemoveMessageIDs(ids ...uuid.UUID) {
 	}
 }
 
-// RemovedMessages returns the removed IDs of the "messages" edge to the Message entity.
 func (m *ThreadMutation) RemovedMessagesIDs() (ids []uuid.UUID) {
 	for id := range m.removedmessages {
 		ids = append(ids, id)
@@ -1219,7 +869,6 @@ func (m *ThreadMutation) RemovedMessagesIDs() (ids []uuid.UUID) {
 	return
 }
 
-// MessagesIDs returns the "messages" edge IDs in the mutation.
 func (m *ThreadMutation) MessagesIDs() (ids []uuid.UUID) {
 	for id := range m.messages {
 		ids = append(ids, id)
@@ -1227,20 +876,16 @@ func (m *ThreadMutation) MessagesIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetMessages resets all changes to the "messages" edge.
 func (m *ThreadMutation) ResetMessages() {
 	m.messages = nil
 	m.clearedmessages = false
 	m.removedmessages = nil
 }
 
-// Where appends a list predicates to the ThreadMutation builder.
 func (m *ThreadMutation) Where(ps ...predicate.Thread) {
 	m.predicates = append(m.predicates, ps...)
 }
 
-// WhereP appends storage-level predicates to the ThreadMutation builder. Using this method,
-// users can use type-assertion to append predicates that do not depend on any generated package.
 func (m *ThreadMutation) WhereP(ps ...func(*sql.Selector)) {
 	p := make([]predicate.Thread, len(ps))
 	for i := range ps {
@@ -1249,24 +894,18 @@ func (m *ThreadMutation) WhereP(ps ...func(*sql.Selector)) {
 	m.Where(p...)
 }
 
-// Op returns the operation name.
 func (m *ThreadMutation) Op() Op {
 	return m.op
 }
 
-// SetOp allows setting the mutation operation.
 func (m *ThreadMutation) SetOp(op Op) {
 	m.op = op
 }
 
-// Type returns the node type of this mutation (Thread).
 func (m *ThreadMutation) Type() string {
 	return m.typ
 }
 
-// Fields returns all fields that were changed during this mutation. Note that in
-// order to get all numeric fields that were incremented/decremented, call
-// AddedFields().
 func (m *ThreadMutation) Fields() []string {
 	fields := make([]string, 0, 5)
 	if m.version != nil {
@@ -1287,9 +926,6 @@ func (m *ThreadMutation) Fields() []string {
 	return fields
 }
 
-// Field returns the value of a field with the given name. The second boolean
-// return value indicates that this field was not set, or was not defined in the
-// schema.
 func (m *ThreadMutation) Field(name string) (ent.Value, bool) {
 	switch name {
 	case thread.FieldVersion:
@@ -1306,28 +942,11 @@ func (m *ThreadMutation) Field(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// OldField returns the old value of the field from the database. An error is
-// returned if the mutation operation is not UpdateOne, or the query to the
-// database failed.
 func (m *ThreadMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
-	switch name {
-	case thread.FieldVersion:
-		return m.OldVersion(ctx)
-	case thread.FieldCreatedAt:
-		return m.OldCreatedAt(ctx)
-	case thread.FieldUpdatedAt:
-		return m.OldUpdatedAt(ctx)
-	case thread.FieldSubject:
-		return m.OldSubject(ctx)
-	case thread.FieldOwnerID:
-		return m.OldOwnerID(ctx)
-	}
-	return nil, fmt.Errorf("unknown Thread field %s", name)
+	return oldField(ctx, m.op, m.oldValue, name)
+
 }
 
-// SetField sets the value of a field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *ThreadMutation) SetField(name string, value ent.Value) error {
 	switch name {
 	case thread.FieldVersion:
@@ -1369,8 +988,6 @@ func (m *ThreadMutation) SetField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown Thread field %s", name)
 }
 
-// AddedFields returns all numeric fields that were incremented/decremented during
-// this mutation.
 func (m *ThreadMutation) AddedFields() []string {
 	var fields []string
 	if m.addversion != nil {
@@ -1379,9 +996,6 @@ func (m *ThreadMutation) AddedFields() []string {
 	return fields
 }
 
-// AddedField returns the numeric value that was incremented/decremented on a field
-// with the given name. The second boolean return value indicates that this field
-// was not set, or was not defined in the schema.
 func (m *ThreadMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
 	case thread.FieldVersion:
@@ -1390,9 +1004,6 @@ func (m *ThreadMutation) AddedField(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// AddField adds the value to the field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *ThreadMutation) AddField(name string, value ent.Value) error {
 	switch name {
 	case thread.FieldVersion:
@@ -1406,27 +1017,19 @@ func (m *ThreadMutation) AddField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown Thread numeric field %s", name)
 }
 
-// ClearedFields returns all nullable fields that were cleared during this
-// mutation.
 func (m *ThreadMutation) ClearedFields() []string {
 	return nil
 }
 
-// FieldCleared returns a boolean indicating if a field with the given name was
-// cleared in this mutation.
 func (m *ThreadMutation) FieldCleared(name string) bool {
 	_, ok := m.clearedFields[name]
 	return ok
 }
 
-// ClearField clears the value of the field with the given name. It returns an
-// error if the field is not defined in the schema.
 func (m *ThreadMutation) ClearField(name string) error {
 	return fmt.Errorf("unknown Thread nullable field %s", name)
 }
 
-// ResetField resets all changes in the mutation for the field with the given name.
-// It returns an error if the field is not defined in the schema.
 func (m *ThreadMutation) ResetField(name string) error {
 	switch name {
 	case thread.FieldVersion:
@@ -1448,7 +1051,6 @@ func (m *ThreadMutation) ResetField(name string) error {
 	return fmt.Errorf("unknown Thread field %s", name)
 }
 
-// AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ThreadMutation) AddedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.owner != nil {
@@ -1463,8 +1065,6 @@ func (m *ThreadMutation) AddedEdges() []string {
 	return edges
 }
 
-// AddedIDs returns all IDs (to other nodes) that were added for the given edge
-// name in this mutation.
 func (m *ThreadMutation) AddedIDs(name string) []ent.Value {
 	switch name {
 	case thread.EdgeOwner:
@@ -1487,7 +1087,6 @@ func (m *ThreadMutation) AddedIDs(name string) []ent.Value {
 	return nil
 }
 
-// RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ThreadMutation) RemovedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.removedmembers != nil {
@@ -1499,8 +1098,6 @@ func (m *ThreadMutation) RemovedEdges() []string {
 	return edges
 }
 
-// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
-// the given name in this mutation.
 func (m *ThreadMutation) RemovedIDs(name string) []ent.Value {
 	switch name {
 	case thread.EdgeMembers:
@@ -1519,7 +1116,6 @@ func (m *ThreadMutation) RemovedIDs(name string) []ent.Value {
 	return nil
 }
 
-// ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ThreadMutation) ClearedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.clearedowner {
@@ -1534,8 +1130,6 @@ func (m *ThreadMutation) ClearedEdges() []string {
 	return edges
 }
 
-// EdgeCleared returns a boolean which indicates if the edge with the given name
-// was cleared in this mutation.
 func (m *ThreadMutation) EdgeCleared(name string) bool {
 	switch name {
 	case thread.EdgeOwner:
@@ -1548,8 +1142,6 @@ func (m *ThreadMutation) EdgeCleared(name string) bool {
 	return false
 }
 
-// ClearEdge clears the value of the edge with the given name. It returns an error
-// if that edge is not defined in the schema.
 func (m *ThreadMutation) ClearEdge(name string) error {
 	switch name {
 	case thread.EdgeOwner:
@@ -1559,8 +1151,6 @@ func (m *ThreadMutation) ClearEdge(name string) error {
 	return fmt.Errorf("unknown Thread unique edge %s", name)
 }
 
-// ResetEdge resets all changes to the edge with the given name in this mutation.
-// It returns an error if the edge is not defined in the schema.
 func (m *ThreadMutation) ResetEdge(name string) error {
 	switch name {
 	case thread.EdgeOwner:
@@ -1576,7 +1166,6 @@ func (m *ThreadMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown Thread edge %s", name)
 }
 
-// UserMutation represents an operation that mutates the User nodes in the graph.
 type UserMutation struct {
 	config
 	op                   Op
@@ -1607,10 +1196,8 @@ type UserMutation struct {
 
 var _ ent.Mutation = (*UserMutation)(nil)
 
-// userOption allows management of the mutation configuration using functional options.
 type userOption func(*UserMutation)
 
-// newUserMutation creates new mutation for the User entity.
 func newUserMutation(c config, op Op, opts ...userOption) *UserMutation {
 	m := &UserMutation{
 		config:        c,
@@ -1624,7 +1211,6 @@ func newUserMutation(c config, op Op, opts ...userOption) *UserMutation {
 	return m
 }
 
-// withUserID sets the ID field of the mutation.
 func withUserID(id uuid.UUID) userOption {
 	return func(m *UserMutation) {
 		var (
@@ -1646,7 +1232,6 @@ func withUserID(id uuid.UUID) userOption {
 	}
 }
 
-// withUser sets the old User of the mutation.
 func withUser(node *User) userOption {
 	return func(m *UserMutation) {
 		m.oldValue = func(context.Context) (*User, error) {
@@ -1656,16 +1241,12 @@ func withUser(node *User) userOption {
 	}
 }
 
-// Client returns a new `ent.Client` from the mutation. If the mutation was
-// executed in a transaction (ent.Tx), a transactional client is returned.
 func (m UserMutation) Client() *Client {
 	client := &Client{config: m.config}
 	client.init()
 	return client
 }
 
-// Tx returns an `ent.Tx` for mutations that were executed in transactions;
-// it returns an error otherwise.
 func (m UserMutation) Tx() (*Tx, error) {
 	if _, ok := m.driver.(*txDriver); !ok {
 		return nil, errors.New("ent: mutation is not running in a transaction")
@@ -1675,14 +1256,10 @@ func (m UserMutation) Tx() (*Tx, error) {
 	return tx, nil
 }
 
-// SetID sets the value of the id field. Note that this
-// operation is only accepted on creation of User entities.
 func (m *UserMutation) SetID(id uuid.UUID) {
 	m.id = &id
 }
 
-// ID returns the ID value in the mutation. Note that the ID is only available
-// if it was provided to the builder or after it was returned from the database.
 func (m *UserMutation) ID() (id uuid.UUID, exists bool) {
 	if m.id == nil {
 		return
@@ -1690,10 +1267,6 @@ func (m *UserMutation) ID() (id uuid.UUID, exists bool) {
 	return *m.id, true
 }
 
-// IDs queries the database and returns the entity ids that match the mutation's predicate.
-// That means, if the mutation is applied within a transaction with an isolation level such
-// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
-// or updated by the mutation.
 func (m *UserMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	switch {
 	case m.op.Is(OpUpdateOne | OpDeleteOne):
@@ -1709,13 +1282,11 @@ func (m *UserMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	}
 }
 
-// SetVersion sets the "version" field.
 func (m *UserMutation) SetVersion(i int) {
 	m.version = &i
 	m.addversion = nil
 }
 
-// Version returns the value of the "version" field in the mutation.
 func (m *UserMutation) Version() (r int, exists bool) {
 	v := m.version
 	if v == nil {
@@ -1724,24 +1295,6 @@ func (m *UserMutation) Version() (r int, exists bool) {
 	return *v, true
 }
 
-// OldVersion returns the old "version" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldVersion(ctx context.Context) (v int, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldVersion is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldVersion requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldVersion: %w", err)
-	}
-	return oldValue.Version, nil
-}
-
-// AddVersion adds i to the "version" field.
 func (m *UserMutation) AddVersion(i int) {
 	if m.addversion != nil {
 		*m.addversion += i
@@ -1750,7 +1303,6 @@ func (m *UserMutation) AddVersion(i int) {
 	}
 }
 
-// AddedVersion returns the value that was added to the "version" field in this mutation.
 func (m *UserMutation) AddedVersion() (r int, exists bool) {
 	v := m.addversion
 	if v == nil {
@@ -1759,18 +1311,15 @@ func (m *UserMutation) AddedVersion() (r int, exists bool) {
 	return *v, true
 }
 
-// ResetVersion resets all changes to the "version" field.
 func (m *UserMutation) ResetVersion() {
 	m.version = nil
 	m.addversion = nil
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (m *UserMutation) SetCreatedAt(t time.Time) {
 	m.created_at = &t
 }
 
-// CreatedAt returns the value of the "created_at" field in the mutation.
 func (m *UserMutation) CreatedAt() (r time.Time, exists bool) {
 	v := m.created_at
 	if v == nil {
@@ -1779,34 +1328,14 @@ func (m *UserMutation) CreatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldCreatedAt returns the old "created_at" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
-	}
-	return oldValue.CreatedAt, nil
-}
-
-// ResetCreatedAt resets all changes to the "created_at" field.
 func (m *UserMutation) ResetCreatedAt() {
 	m.created_at = nil
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (m *UserMutation) SetUpdatedAt(t time.Time) {
 	m.updated_at = &t
 }
 
-// UpdatedAt returns the value of the "updated_at" field in the mutation.
 func (m *UserMutation) UpdatedAt() (r time.Time, exists bool) {
 	v := m.updated_at
 	if v == nil {
@@ -1815,34 +1344,14 @@ func (m *UserMutation) UpdatedAt() (r time.Time, exists bool) {
 	return *v, true
 }
 
-// OldUpdatedAt returns the old "updated_at" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
-	}
-	return oldValue.UpdatedAt, nil
-}
-
-// ResetUpdatedAt resets all changes to the "updated_at" field.
 func (m *UserMutation) ResetUpdatedAt() {
 	m.updated_at = nil
 }
 
-// SetEmail sets the "email" field.
 func (m *UserMutation) SetEmail(s string) {
 	m.email = &s
 }
 
-// Email returns the value of the "email" field in the mutation.
 func (m *UserMutation) Email() (r string, exists bool) {
 	v := m.email
 	if v == nil {
@@ -1851,34 +1360,14 @@ func (m *UserMutation) Email() (r string, exists bool) {
 	return *v, true
 }
 
-// OldEmail returns the old "email" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldEmail(ctx context.Context) (v string, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldEmail is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldEmail requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldEmail: %w", err)
-	}
-	return oldValue.Email, nil
-}
-
-// ResetEmail resets all changes to the "email" field.
 func (m *UserMutation) ResetEmail() {
 	m.email = nil
 }
 
-// SetUsername sets the "username" field.
 func (m *UserMutation) SetUsername(s string) {
 	m.username = &s
 }
 
-// Username returns the value of the "username" field in the mutation.
 func (m *UserMutation) Username() (r string, exists bool) {
 	v := m.username
 	if v == nil {
@@ -1887,34 +1376,14 @@ func (m *UserMutation) Username() (r string, exists bool) {
 	return *v, true
 }
 
-// OldUsername returns the old "username" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldUsername(ctx context.Context) (v string, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldUsername is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldUsername requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldUsername: %w", err)
-	}
-	return oldValue.Username, nil
-}
-
-// ResetUsername resets all changes to the "username" field.
 func (m *UserMutation) ResetUsername() {
 	m.username = nil
 }
 
-// SetName sets the "name" field.
 func (m *UserMutation) SetName(s string) {
 	m.name = &s
 }
 
-// Name returns the value of the "name" field in the mutation.
 func (m *UserMutation) Name() (r string, exists bool) {
 	v := m.name
 	if v == nil {
@@ -1923,34 +1392,14 @@ func (m *UserMutation) Name() (r string, exists bool) {
 	return *v, true
 }
 
-// OldName returns the old "name" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldName(ctx context.Context) (v string, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldName is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldName requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldName: %w", err)
-	}
-	return oldValue.Name, nil
-}
-
-// ResetName resets all changes to the "name" field.
 func (m *UserMutation) ResetName() {
 	m.name = nil
 }
 
-// SetRole sets the "role" field.
 func (m *UserMutation) SetRole(u user.Role) {
 	m.role = &u
 }
 
-// Role returns the value of the "role" field in the mutation.
 func (m *UserMutation) Role() (r user.Role, exists bool) {
 	v := m.role
 	if v == nil {
@@ -1959,29 +1408,10 @@ func (m *UserMutation) Role() (r user.Role, exists bool) {
 	return *v, true
 }
 
-// OldRole returns the old "role" field's value of the User entity.
-// If the User object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UserMutation) OldRole(ctx context.Context) (v user.Role, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldRole is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldRole requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldRole: %w", err)
-	}
-	return oldValue.Role, nil
-}
-
-// ResetRole resets all changes to the "role" field.
 func (m *UserMutation) ResetRole() {
 	m.role = nil
 }
 
-// AddOwnedThreadIDs adds the "owned_threads" edge to the Thread entity by ids.
 func (m *UserMutation) AddOwnedThreadIDs(ids ...uuid.UUID) {
 	if m.owned_threads == nil {
 		m.owned_threads = make(map[uuid.UUID]struct{})
@@ -1991,17 +1421,14 @@ func (m *UserMutation) AddOwnedThreadIDs(ids ...uuid.UUID) {
 	}
 }
 
-// ClearOwnedThreads clears the "owned_threads" edge to the Thread entity.
 func (m *UserMutation) ClearOwnedThreads() {
 	m.clearedowned_threads = true
 }
 
-// OwnedThreadsCleared reports if the "owned_threads" edge to the Thread entity was cleared.
 func (m *UserMutation) OwnedThreadsCleared() bool {
 	return m.clearedowned_threads
 }
 
-// RemoveOwnedThreadIDs removes the "owned_threads" edge to the Thread entity by IDs.
 func (m *UserMutation) RemoveOwnedThreadIDs(ids ...uuid.UUID) {
 	if m.removedowned_threads == nil {
 		m.removedowned_threads = make(map[uuid.UUID]struct{})
@@ -2012,7 +1439,6 @@ func (m *UserMutation) RemoveOwnedThreadIDs(ids ...uuid.UUID) {
 	}
 }
 
-// RemovedOwnedThreads returns the removed IDs of the "owned_threads" edge to the Thread entity.
 func (m *UserMutation) RemovedOwnedThreadsIDs() (ids []uuid.UUID) {
 	for id := range m.removedowned_threads {
 		ids = append(ids, id)
@@ -2020,7 +1446,6 @@ func (m *UserMutation) RemovedOwnedThreadsIDs() (ids []uuid.UUID) {
 	return
 }
 
-// OwnedThreadsIDs returns the "owned_threads" edge IDs in the mutation.
 func (m *UserMutation) OwnedThreadsIDs() (ids []uuid.UUID) {
 	for id := range m.owned_threads {
 		ids = append(ids, id)
@@ -2028,14 +1453,12 @@ func (m *UserMutation) OwnedThreadsIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetOwnedThreads resets all changes to the "owned_threads" edge.
 func (m *UserMutation) ResetOwnedThreads() {
 	m.owned_threads = nil
 	m.clearedowned_threads = false
 	m.removedowned_threads = nil
 }
 
-// AddThreadIDs adds the "threads" edge to the Thread entity by ids.
 func (m *UserMutation) AddThreadIDs(ids ...uuid.UUID) {
 	if m.threads == nil {
 		m.threads = make(map[uuid.UUID]struct{})
@@ -2045,17 +1468,14 @@ func (m *UserMutation) AddThreadIDs(ids ...uuid.UUID) {
 	}
 }
 
-// ClearThreads clears the "threads" edge to the Thread entity.
 func (m *UserMutation) ClearThreads() {
 	m.clearedthreads = true
 }
 
-// ThreadsCleared reports if the "threads" edge to the Thread entity was cleared.
 func (m *UserMutation) ThreadsCleared() bool {
 	return m.clearedthreads
 }
 
-// RemoveThreadIDs removes the "threads" edge to the Thread entity by IDs.
 func (m *UserMutation) RemoveThreadIDs(ids ...uuid.UUID) {
 	if m.removedthreads == nil {
 		m.removedthreads = make(map[uuid.UUID]struct{})
@@ -2066,7 +1486,6 @@ func (m *UserMutation) RemoveThreadIDs(ids ...uuid.UUID) {
 	}
 }
 
-// RemovedThreads returns the removed IDs of the "threads" edge to the Thread entity.
 func (m *UserMutation) RemovedThreadsIDs() (ids []uuid.UUID) {
 	for id := range m.removedthreads {
 		ids = append(ids, id)
@@ -2074,7 +1493,6 @@ func (m *UserMutation) RemovedThreadsIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ThreadsIDs returns the "threads" edge IDs in the mutation.
 func (m *UserMutation) ThreadsIDs() (ids []uuid.UUID) {
 	for id := range m.threads {
 		ids = append(ids, id)
@@ -2082,14 +1500,12 @@ func (m *UserMutation) ThreadsIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetThreads resets all changes to the "threads" edge.
 func (m *UserMutation) ResetThreads() {
 	m.threads = nil
 	m.clearedthreads = false
 	m.removedthreads = nil
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by ids.
 func (m *UserMutation) AddMessageIDs(ids ...uuid.UUID) {
 	if m.messages == nil {
 		m.messages = make(map[uuid.UUID]struct{})
@@ -2099,17 +1515,14 @@ func (m *UserMutation) AddMessageIDs(ids ...uuid.UUID) {
 	}
 }
 
-// ClearMessages clears the "messages" edge to the Message entity.
 func (m *UserMutation) ClearMessages() {
 	m.clearedmessages = true
 }
 
-// MessagesCleared reports if the "messages" edge to the Message entity was cleared.
 func (m *UserMutation) MessagesCleared() bool {
 	return m.clearedmessages
 }
 
-// RemoveMessageIDs removes the "messages" edge to the Message entity by IDs.
 func (m *UserMutation) RemoveMessageIDs(ids ...uuid.UUID) {
 	if m.removedmessages == nil {
 		m.removedmessages = make(map[uuid.UUID]struct{})
@@ -2120,7 +1533,6 @@ func (m *UserMutation) RemoveMessageIDs(ids ...uuid.UUID) {
 	}
 }
 
-// RemovedMessages returns the removed IDs of the "messages" edge to the Message entity.
 func (m *UserMutation) RemovedMessagesIDs() (ids []uuid.UUID) {
 	for id := range m.removedmessages {
 		ids = append(ids, id)
@@ -2128,7 +1540,6 @@ func (m *UserMutation) RemovedMessagesIDs() (ids []uuid.UUID) {
 	return
 }
 
-// MessagesIDs returns the "messages" edge IDs in the mutation.
 func (m *UserMutation) MessagesIDs() (ids []uuid.UUID) {
 	for id := range m.messages {
 		ids = append(ids, id)
@@ -2136,20 +1547,16 @@ func (m *UserMutation) MessagesIDs() (ids []uuid.UUID) {
 	return
 }
 
-// ResetMessages resets all changes to the "messages" edge.
 func (m *UserMutation) ResetMessages() {
 	m.messages = nil
 	m.clearedmessages = false
 	m.removedmessages = nil
 }
 
-// Where appends a list predicates to the UserMutation builder.
 func (m *UserMutation) Where(ps ...predicate.User) {
 	m.predicates = append(m.predicates, ps...)
 }
 
-// WhereP appends storage-level predicates to the UserMutation builder. Using this method,
-// users can use type-assertion to append predicates that do not depend on any generated package.
 func (m *UserMutation) WhereP(ps ...func(*sql.Selector)) {
 	p := make([]predicate.User, len(ps))
 	for i := range ps {
@@ -2158,24 +1565,18 @@ func (m *UserMutation) WhereP(ps ...func(*sql.Selector)) {
 	m.Where(p...)
 }
 
-// Op returns the operation name.
 func (m *UserMutation) Op() Op {
 	return m.op
 }
 
-// SetOp allows setting the mutation operation.
 func (m *UserMutation) SetOp(op Op) {
 	m.op = op
 }
 
-// Type returns the node type of this mutation (User).
 func (m *UserMutation) Type() string {
 	return m.typ
 }
 
-// Fields returns all fields that were changed during this mutation. Note that in
-// order to get all numeric fields that were incremented/decremented, call
-// AddedFields().
 func (m *UserMutation) Fields() []string {
 	fields := make([]string, 0, 7)
 	if m.version != nil {
@@ -2202,9 +1603,6 @@ func (m *UserMutation) Fields() []string {
 	return fields
 }
 
-// Field returns the value of a field with the given name. The second boolean
-// return value indicates that this field was not set, or was not defined in the
-// schema.
 func (m *UserMutation) Field(name string) (ent.Value, bool) {
 	switch name {
 	case user.FieldVersion:
@@ -2225,32 +1623,11 @@ func (m *UserMutation) Field(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// OldField returns the old value of the field from the database. An error is
-// returned if the mutation operation is not UpdateOne, or the query to the
-// database failed.
 func (m *UserMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
-	switch name {
-	case user.FieldVersion:
-		return m.OldVersion(ctx)
-	case user.FieldCreatedAt:
-		return m.OldCreatedAt(ctx)
-	case user.FieldUpdatedAt:
-		return m.OldUpdatedAt(ctx)
-	case user.FieldEmail:
-		return m.OldEmail(ctx)
-	case user.FieldUsername:
-		return m.OldUsername(ctx)
-	case user.FieldName:
-		return m.OldName(ctx)
-	case user.FieldRole:
-		return m.OldRole(ctx)
-	}
-	return nil, fmt.Errorf("unknown User field %s", name)
+	return oldField(ctx, m.op, m.oldValue, name)
+
 }
 
-// SetField sets the value of a field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *UserMutation) SetField(name string, value ent.Value) error {
 	switch name {
 	case user.FieldVersion:
@@ -2306,8 +1683,6 @@ func (m *UserMutation) SetField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown User field %s", name)
 }
 
-// AddedFields returns all numeric fields that were incremented/decremented during
-// this mutation.
 func (m *UserMutation) AddedFields() []string {
 	var fields []string
 	if m.addversion != nil {
@@ -2316,9 +1691,6 @@ func (m *UserMutation) AddedFields() []string {
 	return fields
 }
 
-// AddedField returns the numeric value that was incremented/decremented on a field
-// with the given name. The second boolean return value indicates that this field
-// was not set, or was not defined in the schema.
 func (m *UserMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
 	case user.FieldVersion:
@@ -2327,9 +1699,6 @@ func (m *UserMutation) AddedField(name string) (ent.Value, bool) {
 	return nil, false
 }
 
-// AddField adds the value to the field with the given name. It returns an error if
-// the field is not defined in the schema, or if the type mismatched the field
-// type.
 func (m *UserMutation) AddField(name string, value ent.Value) error {
 	switch name {
 	case user.FieldVersion:
@@ -2343,27 +1712,19 @@ func (m *UserMutation) AddField(name string, value ent.Value) error {
 	return fmt.Errorf("unknown User numeric field %s", name)
 }
 
-// ClearedFields returns all nullable fields that were cleared during this
-// mutation.
 func (m *UserMutation) ClearedFields() []string {
 	return nil
 }
 
-// FieldCleared returns a boolean indicating if a field with the given name was
-// cleared in this mutation.
 func (m *UserMutation) FieldCleared(name string) bool {
 	_, ok := m.clearedFields[name]
 	return ok
 }
 
-// ClearField clears the value of the field with the given name. It returns an
-// error if the field is not defined in the schema.
 func (m *UserMutation) ClearField(name string) error {
 	return fmt.Errorf("unknown User nullable field %s", name)
 }
 
-// ResetField resets all changes in the mutation for the field with the given name.
-// It returns an error if the field is not defined in the schema.
 func (m *UserMutation) ResetField(name string) error {
 	switch name {
 	case user.FieldVersion:
@@ -2391,7 +1752,6 @@ func (m *UserMutation) ResetField(name string) error {
 	return fmt.Errorf("unknown User field %s", name)
 }
 
-// AddedEdges returns all edge names that were set/added in this mutation.
 func (m *UserMutation) AddedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.owned_threads != nil {
@@ -2406,8 +1766,6 @@ func (m *UserMutation) AddedEdges() []string {
 	return edges
 }
 
-// AddedIDs returns all IDs (to other nodes) that were added for the given edge
-// name in this mutation.
 func (m *UserMutation) AddedIDs(name string) []ent.Value {
 	switch name {
 	case user.EdgeOwnedThreads:
@@ -2432,7 +1790,6 @@ func (m *UserMutation) AddedIDs(name string) []ent.Value {
 	return nil
 }
 
-// RemovedEdges returns all edge names that were removed in this mutation.
 func (m *UserMutation) RemovedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.removedowned_threads != nil {
@@ -2447,8 +1804,6 @@ func (m *UserMutation) RemovedEdges() []string {
 	return edges
 }
 
-// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
-// the given name in this mutation.
 func (m *UserMutation) RemovedIDs(name string) []ent.Value {
 	switch name {
 	case user.EdgeOwnedThreads:
@@ -2473,7 +1828,6 @@ func (m *UserMutation) RemovedIDs(name string) []ent.Value {
 	return nil
 }
 
-// ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *UserMutation) ClearedEdges() []string {
 	edges := make([]string, 0, 3)
 	if m.clearedowned_threads {
@@ -2488,8 +1842,6 @@ func (m *UserMutation) ClearedEdges() []string {
 	return edges
 }
 
-// EdgeCleared returns a boolean which indicates if the edge with the given name
-// was cleared in this mutation.
 func (m *UserMutation) EdgeCleared(name string) bool {
 	switch name {
 	case user.EdgeOwnedThreads:
@@ -2502,16 +1854,12 @@ func (m *UserMutation) EdgeCleared(name string) bool {
 	return false
 }
 
-// ClearEdge clears the value of the edge with the given name. It returns an error
-// if that edge is not defined in the schema.
 func (m *UserMutation) ClearEdge(name string) error {
 	switch name {
 	}
 	return fmt.Errorf("unknown User unique edge %s", name)
 }
 
-// ResetEdge resets all changes to the edge with the given name in this mutation.
-// It returns an error if the edge is not defined in the schema.
 func (m *UserMutation) ResetEdge(name string) error {
 	switch name {
 	case user.EdgeOwnedThreads:

@@ -12,32 +12,29 @@ import (
 	"github.com/google/uuid"
 )
 
-// The init function reads all schema descriptors with runtime code
-// (default values, validators, hooks and policies) and stitches it
-// to their package variables.
 func init() {
 	messageMixin := schema.Message{}.Mixin()
 	messageMixinFields0 := messageMixin[0].Fields()
 	_ = messageMixinFields0
 	messageFields := schema.Message{}.Fields()
 	_ = messageFields
-	// messageDescVersion is the schema descriptor for version field.
+
 	messageDescVersion := messageMixinFields0[1].Descriptor()
-	// message.DefaultVersion holds the default value on creation for the version field.
+
 	message.DefaultVersion = messageDescVersion.Default.(int)
-	// messageDescCreatedAt is the schema descriptor for created_at field.
+
 	messageDescCreatedAt := messageMixinFields0[2].Descriptor()
-	// message.DefaultCreatedAt holds the default value on creation for the created_at field.
+
 	message.DefaultCreatedAt = messageDescCreatedAt.Default.(func() time.Time)
-	// messageDescUpdatedAt is the schema descriptor for updated_at field.
+
 	messageDescUpdatedAt := messageMixinFields0[3].Descriptor()
-	// message.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+
 	message.DefaultUpdatedAt = messageDescUpdatedAt.Default.(func() time.Time)
-	// message.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+
 	message.UpdateDefaultUpdatedAt = messageDescUpdatedAt.UpdateDefault.(func() time.Time)
-	// messageDescBody is the schema descriptor for body field.
+
 	messageDescBody := messageFields[0].Descriptor()
-	// message.BodyValidator is a validator for the "body" field. It is called by the builders before save.
+
 	message.BodyValidator = func() func(string) error {
 		validators := messageDescBody.Validators
 		fns := [...]func(string) error{
@@ -53,32 +50,32 @@ func init() {
 			return nil
 		}
 	}()
-	// messageDescID is the schema descriptor for id field.
+
 	messageDescID := messageMixinFields0[0].Descriptor()
-	// message.DefaultID holds the default value on creation for the id field.
+
 	message.DefaultID = messageDescID.Default.(func() uuid.UUID)
 	threadMixin := schema.Thread{}.Mixin()
 	threadMixinFields0 := threadMixin[0].Fields()
 	_ = threadMixinFields0
 	threadFields := schema.Thread{}.Fields()
 	_ = threadFields
-	// threadDescVersion is the schema descriptor for version field.
+
 	threadDescVersion := threadMixinFields0[1].Descriptor()
-	// thread.DefaultVersion holds the default value on creation for the version field.
+
 	thread.DefaultVersion = threadDescVersion.Default.(int)
-	// threadDescCreatedAt is the schema descriptor for created_at field.
+
 	threadDescCreatedAt := threadMixinFields0[2].Descriptor()
-	// thread.DefaultCreatedAt holds the default value on creation for the created_at field.
+
 	thread.DefaultCreatedAt = threadDescCreatedAt.Default.(func() time.Time)
-	// threadDescUpdatedAt is the schema descriptor for updated_at field.
+
 	threadDescUpdatedAt := threadMixinFields0[3].Descriptor()
-	// thread.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+
 	thread.DefaultUpdatedAt = threadDescUpdatedAt.Default.(func() time.Time)
-	// thread.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+
 	thread.UpdateDefaultUpdatedAt = threadDescUpdatedAt.UpdateDefault.(func() time.Time)
-	// threadDescSubject is the schema descriptor for subject field.
+
 	threadDescSubject := threadFields[0].Descriptor()
-	// thread.SubjectValidator is a validator for the "subject" field. It is called by the builders before save.
+
 	thread.SubjectValidator = func() func(string) error {
 		validators := threadDescSubject.Validators
 		fns := [...]func(string) error{
@@ -94,32 +91,32 @@ func init() {
 			return nil
 		}
 	}()
-	// threadDescID is the schema descriptor for id field.
+
 	threadDescID := threadMixinFields0[0].Descriptor()
-	// thread.DefaultID holds the default value on creation for the id field.
+
 	thread.DefaultID = threadDescID.Default.(func() uuid.UUID)
 	userMixin := schema.User{}.Mixin()
 	userMixinFields0 := userMixin[0].Fields()
 	_ = userMixinFields0
 	userFields := schema.User{}.Fields()
 	_ = userFields
-	// userDescVersion is the schema descriptor for version field.
+
 	userDescVersion := userMixinFields0[1].Descriptor()
-	// user.DefaultVersion holds the default value on creation for the version field.
+
 	user.DefaultVersion = userDescVersion.Default.(int)
-	// userDescCreatedAt is the schema descriptor for created_at field.
+
 	userDescCreatedAt := userMixinFields0[2].Descriptor()
-	// user.DefaultCreatedAt holds the default value on creation for the created_at field.
+
 	user.DefaultCreatedAt = userDescCreatedAt.Default.(func() time.Time)
-	// userDescUpdatedAt is the schema descriptor for updated_at field.
+
 	userDescUpdatedAt := userMixinFields0[3].Descriptor()
-	// user.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+
 	user.DefaultUpdatedAt = userDescUpdatedAt.Default.(func() time.Time)
-	// user.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+
 	user.UpdateDefaultUpdatedAt = userDescUpdatedAt.UpdateDefault.(func() time.Time)
-	// userDescEmail is the schema descriptor for email field.
+
 	userDescEmail := userFields[0].Descriptor()
-	// user.EmailValidator is a validator for the "email" field. It is called by the builders before save.
+
 	user.EmailValidator = func() func(string) error {
 		validators := userDescEmail.Validators
 		fns := [...]func(string) error{
@@ -135,9 +132,9 @@ func init() {
 			return nil
 		}
 	}()
-	// userDescUsername is the schema descriptor for username field.
+
 	userDescUsername := userFields[1].Descriptor()
-	// user.UsernameValidator is a validator for the "username" field. It is called by the builders before save.
+
 	user.UsernameValidator = func() func(string) error {
 		validators := userDescUsername.Validators
 		fns := [...]func(string) error{
@@ -153,9 +150,9 @@ func init() {
 			return nil
 		}
 	}()
-	// userDescName is the schema descriptor for name field.
+
 	userDescName := userFields[2].Descriptor()
-	// user.NameValidator is a validator for the "name" field. It is called by the builders before save.
+
 	user.NameValidator = func() func(string) error {
 		validators := userDescName.Validators
 		fns := [...]func(string) error{
@@ -171,8 +168,8 @@ func init() {
 			return nil
 		}
 	}()
-	// userDescID is the schema descriptor for id field.
+
 	userDescID := userMixinFields0[0].Descriptor()
-	// user.DefaultID holds the default value on creation for the id field.
+
 	user.DefaultID = userDescID.Default.(func() uuid.UUID)
 }

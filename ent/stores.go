@@ -5,7 +5,9 @@ package ent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
@@ -17,7 +19,6 @@ import (
 	"godstack/internal/record"
 )
 
-// Stores has a store for each entity that the API shows.
 type Stores struct {
 	*record.Engine
 	Message *record.Store
@@ -25,7 +26,6 @@ type Stores struct {
 	User    *record.Store
 }
 
-// NewStores returns the stores over a client and the driver that it runs on.
 func NewStores(c *Client, drv *entpgx.Driver, cfg *record.Config) (*Stores, error) {
 	s := &Stores{
 		Message: newMessageStore(c.config),
@@ -37,13 +37,11 @@ func NewStores(c *Client, drv *entpgx.Driver, cfg *record.Config) (*Stores, erro
 	return s, err
 }
 
-// through returns the configuration of a client that writes through drv, with the same hooks.
 func (c config) through(drv dialect.Driver) config {
 	c.driver = drv
 	return c
 }
 
-// noRow tells a record that is not there, or has another version, from other errors.
 func noRow(err error) error {
 	if IsNotFound(err) {
 		return record.ErrNoRow
@@ -59,12 +57,25 @@ func invalid(err error) (string, bool) {
 	return "", false
 }
 
-var _ = reflect.TypeFor[bool]
+func oldField[T any](ctx context.Context, op Op, old func(context.Context) (*T, error), name string) (Value, error) {
+	if !op.Is(OpUpdateOne) || old == nil {
+		return nil, fmt.Errorf("ent: the old value of %s is known in the update of one record", name)
+	}
+	t, err := old(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ent: read the old value of %s: %w", name, err)
+	}
+	v := reflect.ValueOf(t).Elem()
+	for i := range v.NumField() {
+		if tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); tag == name {
+			return v.Field(i).Interface(), nil
+		}
+	}
+	return nil, fmt.Errorf("ent: %T has no field %s", t, name)
+}
 
-// ScanTargets returns what a row with these columns is scanned into.
 func (t *Message) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// AssignRow sets the fields from scanned targets.
 func (t *Message) AssignRow(columns []string, targets []any) error {
 	return t.assignValues(columns, targets)
 }
@@ -114,10 +125,8 @@ func newMessageStore(c config) *record.Store {
 	})
 }
 
-// ScanTargets returns what a row with these columns is scanned into.
 func (t *Thread) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// AssignRow sets the fields from scanned targets.
 func (t *Thread) AssignRow(columns []string, targets []any) error {
 	return t.assignValues(columns, targets)
 }
@@ -183,10 +192,8 @@ func threadLinks(m *ThreadMutation, links []record.Link) {
 	}
 }
 
-// ScanTargets returns what a row with these columns is scanned into.
 func (t *User) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
-// AssignRow sets the fields from scanned targets.
 func (t *User) AssignRow(columns []string, targets []any) error {
 	return t.assignValues(columns, targets)
 }

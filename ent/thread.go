@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"godstack/ent/thread"
 	"godstack/ent/user"
-	"strings"
+
 	"time"
 
 	"entgo.io/ent"
@@ -14,42 +14,35 @@ import (
 	"github.com/google/uuid"
 )
 
-// Thread is the model entity for the Thread schema.
 type Thread struct {
 	config `json:"-"`
-	// ID of the ent.
+
 	ID uuid.UUID `json:"id,omitempty"`
-	// Raised by one at every change; send it back as expectedVersion.
+
 	Version int `json:"version,omitempty"`
-	// CreatedAt holds the value of the "created_at" field.
+
 	CreatedAt time.Time `json:"created_at,omitempty"`
-	// UpdatedAt holds the value of the "updated_at" field.
+
 	UpdatedAt time.Time `json:"updated_at,omitempty"`
-	// Subject holds the value of the "subject" field.
+
 	Subject string `json:"subject,omitempty"`
-	// OwnerID holds the value of the "owner_id" field.
+
 	OwnerID uuid.UUID `json:"owner_id,omitempty"`
-	// Edges holds the relations/edges for other nodes in the graph.
-	// The values are being populated by the ThreadQuery when eager-loading is set.
+
 	Edges        ThreadEdges `json:"edges"`
 	selectValues sql.SelectValues
 }
 
-// ThreadEdges holds the relations/edges for other nodes in the graph.
 type ThreadEdges struct {
-	// Owner holds the value of the owner edge.
 	Owner *User `json:"owner,omitempty"`
-	// Members holds the value of the members edge.
+
 	Members []*User `json:"members,omitempty"`
-	// Messages holds the value of the messages edge.
+
 	Messages []*Message `json:"messages,omitempty"`
-	// loadedTypes holds the information for reporting if a
-	// type was loaded (or requested) in eager-loading or not.
+
 	loadedTypes [3]bool
 }
 
-// OwnerOrErr returns the Owner value or an error if the edge
-// was not loaded in eager-loading, or loaded but was not found.
 func (e ThreadEdges) OwnerOrErr() (*User, error) {
 	if e.Owner != nil {
 		return e.Owner, nil
@@ -59,8 +52,6 @@ func (e ThreadEdges) OwnerOrErr() (*User, error) {
 	return nil, &NotLoadedError{edge: "owner"}
 }
 
-// MembersOrErr returns the Members value or an error if the edge
-// was not loaded in eager-loading.
 func (e ThreadEdges) MembersOrErr() ([]*User, error) {
 	if e.loadedTypes[1] {
 		return e.Members, nil
@@ -68,8 +59,6 @@ func (e ThreadEdges) MembersOrErr() ([]*User, error) {
 	return nil, &NotLoadedError{edge: "members"}
 }
 
-// MessagesOrErr returns the Messages value or an error if the edge
-// was not loaded in eager-loading.
 func (e ThreadEdges) MessagesOrErr() ([]*Message, error) {
 	if e.loadedTypes[2] {
 		return e.Messages, nil
@@ -77,7 +66,6 @@ func (e ThreadEdges) MessagesOrErr() ([]*Message, error) {
 	return nil, &NotLoadedError{edge: "messages"}
 }
 
-// scanValues returns the types for scanning values from sql.Rows.
 func (*Thread) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
@@ -97,8 +85,6 @@ func (*Thread) scanValues(columns []string) ([]any, error) {
 	return values, nil
 }
 
-// assignValues assigns the values that were returned from sql.Rows (after scanning)
-// to the Thread fields.
 func (_m *Thread) assignValues(columns []string, values []any) error {
 	if m, n := len(values), len(columns); m < n {
 		return fmt.Errorf("mismatch number of scan values: %d != %d", m, n)
@@ -148,36 +134,26 @@ func (_m *Thread) assignValues(columns []string, values []any) error {
 	return nil
 }
 
-// Value returns the ent.Value that was dynamically selected and assigned to the Thread.
-// This includes values selected through modifiers, order, etc.
 func (_m *Thread) Value(name string) (ent.Value, error) {
 	return _m.selectValues.Get(name)
 }
 
-// QueryOwner queries the "owner" edge of the Thread entity.
 func (_m *Thread) QueryOwner() *UserQuery {
 	return NewThreadClient(_m.config).QueryOwner(_m)
 }
 
-// QueryMembers queries the "members" edge of the Thread entity.
 func (_m *Thread) QueryMembers() *UserQuery {
 	return NewThreadClient(_m.config).QueryMembers(_m)
 }
 
-// QueryMessages queries the "messages" edge of the Thread entity.
 func (_m *Thread) QueryMessages() *MessageQuery {
 	return NewThreadClient(_m.config).QueryMessages(_m)
 }
 
-// Update returns a builder for updating this Thread.
-// Note that you need to call Thread.Unwrap() before calling this method if this Thread
-// was returned from a transaction, and the transaction was committed or rolled back.
 func (_m *Thread) Update() *ThreadUpdateOne {
 	return NewThreadClient(_m.config).UpdateOne(_m)
 }
 
-// Unwrap unwraps the Thread entity that was returned from a transaction after it was closed,
-// so that all future queries will be executed through the driver which created the transaction.
 func (_m *Thread) Unwrap() *Thread {
 	_tx, ok := _m.config.driver.(*txDriver)
 	if !ok {
@@ -185,27 +161,4 @@ func (_m *Thread) Unwrap() *Thread {
 	}
 	_m.config.driver = _tx.drv
 	return _m
-}
-
-// String implements the fmt.Stringer.
-func (_m *Thread) String() string {
-	var builder strings.Builder
-	builder.WriteString("Thread(")
-	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("version=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Version))
-	builder.WriteString(", ")
-	builder.WriteString("created_at=")
-	builder.WriteString(_m.CreatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("updated_at=")
-	builder.WriteString(_m.UpdatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("subject=")
-	builder.WriteString(_m.Subject)
-	builder.WriteString(", ")
-	builder.WriteString("owner_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.OwnerID))
-	builder.WriteByte(')')
-	return builder.String()
 }

@@ -16,20 +16,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// ThreadCreate is the builder for creating a Thread entity.
 type ThreadCreate struct {
 	config
 	mutation *ThreadMutation
 	hooks    []Hook
 }
 
-// SetVersion sets the "version" field.
 func (_c *ThreadCreate) SetVersion(v int) *ThreadCreate {
 	_c.mutation.SetVersion(v)
 	return _c
 }
 
-// SetNillableVersion sets the "version" field if the given value is not nil.
 func (_c *ThreadCreate) SetNillableVersion(v *int) *ThreadCreate {
 	if v != nil {
 		_c.SetVersion(*v)
@@ -37,13 +34,11 @@ func (_c *ThreadCreate) SetNillableVersion(v *int) *ThreadCreate {
 	return _c
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (_c *ThreadCreate) SetCreatedAt(v time.Time) *ThreadCreate {
 	_c.mutation.SetCreatedAt(v)
 	return _c
 }
 
-// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
 func (_c *ThreadCreate) SetNillableCreatedAt(v *time.Time) *ThreadCreate {
 	if v != nil {
 		_c.SetCreatedAt(*v)
@@ -51,13 +46,11 @@ func (_c *ThreadCreate) SetNillableCreatedAt(v *time.Time) *ThreadCreate {
 	return _c
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (_c *ThreadCreate) SetUpdatedAt(v time.Time) *ThreadCreate {
 	_c.mutation.SetUpdatedAt(v)
 	return _c
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
 func (_c *ThreadCreate) SetNillableUpdatedAt(v *time.Time) *ThreadCreate {
 	if v != nil {
 		_c.SetUpdatedAt(*v)
@@ -65,25 +58,21 @@ func (_c *ThreadCreate) SetNillableUpdatedAt(v *time.Time) *ThreadCreate {
 	return _c
 }
 
-// SetSubject sets the "subject" field.
 func (_c *ThreadCreate) SetSubject(v string) *ThreadCreate {
 	_c.mutation.SetSubject(v)
 	return _c
 }
 
-// SetOwnerID sets the "owner_id" field.
 func (_c *ThreadCreate) SetOwnerID(v uuid.UUID) *ThreadCreate {
 	_c.mutation.SetOwnerID(v)
 	return _c
 }
 
-// SetID sets the "id" field.
 func (_c *ThreadCreate) SetID(v uuid.UUID) *ThreadCreate {
 	_c.mutation.SetID(v)
 	return _c
 }
 
-// SetNillableID sets the "id" field if the given value is not nil.
 func (_c *ThreadCreate) SetNillableID(v *uuid.UUID) *ThreadCreate {
 	if v != nil {
 		_c.SetID(*v)
@@ -91,18 +80,15 @@ func (_c *ThreadCreate) SetNillableID(v *uuid.UUID) *ThreadCreate {
 	return _c
 }
 
-// SetOwner sets the "owner" edge to the User entity.
 func (_c *ThreadCreate) SetOwner(v *User) *ThreadCreate {
 	return _c.SetOwnerID(v.ID)
 }
 
-// AddMemberIDs adds the "members" edge to the User entity by IDs.
 func (_c *ThreadCreate) AddMemberIDs(ids ...uuid.UUID) *ThreadCreate {
 	_c.mutation.AddMemberIDs(ids...)
 	return _c
 }
 
-// AddMembers adds the "members" edges to the User entity.
 func (_c *ThreadCreate) AddMembers(v ...*User) *ThreadCreate {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -111,13 +97,11 @@ func (_c *ThreadCreate) AddMembers(v ...*User) *ThreadCreate {
 	return _c.AddMemberIDs(ids...)
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by IDs.
 func (_c *ThreadCreate) AddMessageIDs(ids ...uuid.UUID) *ThreadCreate {
 	_c.mutation.AddMessageIDs(ids...)
 	return _c
 }
 
-// AddMessages adds the "messages" edges to the Message entity.
 func (_c *ThreadCreate) AddMessages(v ...*Message) *ThreadCreate {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -126,24 +110,20 @@ func (_c *ThreadCreate) AddMessages(v ...*Message) *ThreadCreate {
 	return _c.AddMessageIDs(ids...)
 }
 
-// Mutation returns the ThreadMutation object of the builder.
 func (_c *ThreadCreate) Mutation() *ThreadMutation {
 	return _c.mutation
 }
 
-// Save creates the Thread in the database.
 func (_c *ThreadCreate) Save(ctx context.Context) (*Thread, error) {
 	_c.defaults()
 	return withHooks(ctx, _c.sqlSave, _c.mutation, _c.hooks)
 }
 
-// Exec executes the query.
 func (_c *ThreadCreate) Exec(ctx context.Context) error {
 	_, err := _c.Save(ctx)
 	return err
 }
 
-// defaults sets the default values of the builder before save.
 func (_c *ThreadCreate) defaults() {
 	if _, ok := _c.mutation.Version(); !ok {
 		v := thread.DefaultVersion
@@ -163,7 +143,6 @@ func (_c *ThreadCreate) defaults() {
 	}
 }
 
-// check runs all checks and user-defined validators on the builder.
 func (_c *ThreadCreate) check() error {
 	if _, ok := _c.mutation.Version(); !ok {
 		return &ValidationError{Name: "version", err: errors.New(`ent: missing required field "Thread.version"`)}

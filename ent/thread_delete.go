@@ -12,20 +12,17 @@ import (
 	"entgo.io/ent/schema/field"
 )
 
-// ThreadDelete is the builder for deleting a Thread entity.
 type ThreadDelete struct {
 	config
 	hooks    []Hook
 	mutation *ThreadMutation
 }
 
-// Where appends a list predicates to the ThreadDelete builder.
 func (_d *ThreadDelete) Where(ps ...predicate.Thread) *ThreadDelete {
 	_d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query and returns how many vertices were deleted.
 func (_d *ThreadDelete) Exec(ctx context.Context) (int, error) {
 	return withHooks(ctx, _d.sqlExec, _d.mutation, _d.hooks)
 }
@@ -47,18 +44,15 @@ func (_d *ThreadDelete) sqlExec(ctx context.Context) (int, error) {
 	return affected, err
 }
 
-// ThreadDeleteOne is the builder for deleting a single Thread entity.
 type ThreadDeleteOne struct {
 	_d *ThreadDelete
 }
 
-// Where appends a list predicates to the ThreadDelete builder.
 func (_d *ThreadDeleteOne) Where(ps ...predicate.Thread) *ThreadDeleteOne {
 	_d._d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query.
 func (_d *ThreadDeleteOne) Exec(ctx context.Context) error {
 	n, err := _d._d.Exec(ctx)
 	switch {

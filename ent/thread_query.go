@@ -19,7 +19,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// ThreadQuery is the builder for querying Thread entities.
 type ThreadQuery struct {
 	config
 	ctx          *QueryContext
@@ -29,43 +28,36 @@ type ThreadQuery struct {
 	withOwner    *UserQuery
 	withMembers  *UserQuery
 	withMessages *MessageQuery
-	// intermediate query (i.e. traversal path).
+
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
 }
 
-// Where adds a new predicate for the ThreadQuery builder.
 func (_q *ThreadQuery) Where(ps ...predicate.Thread) *ThreadQuery {
 	_q.predicates = append(_q.predicates, ps...)
 	return _q
 }
 
-// Limit the number of records to be returned by this query.
 func (_q *ThreadQuery) Limit(limit int) *ThreadQuery {
 	_q.ctx.Limit = &limit
 	return _q
 }
 
-// Offset to start from.
 func (_q *ThreadQuery) Offset(offset int) *ThreadQuery {
 	_q.ctx.Offset = &offset
 	return _q
 }
 
-// Unique configures the query builder to filter duplicate records on query.
-// By default, unique is set to true, and can be disabled using this method.
 func (_q *ThreadQuery) Unique(unique bool) *ThreadQuery {
 	_q.ctx.Unique = &unique
 	return _q
 }
 
-// Order specifies how the records should be ordered.
 func (_q *ThreadQuery) Order(o ...thread.OrderOption) *ThreadQuery {
 	_q.order = append(_q.order, o...)
 	return _q
 }
 
-// QueryOwner chains the current query on the "owner" edge.
 func (_q *ThreadQuery) QueryOwner() *UserQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -87,7 +79,6 @@ func (_q *ThreadQuery) QueryOwner() *UserQuery {
 	return query
 }
 
-// QueryMembers chains the current query on the "members" edge.
 func (_q *ThreadQuery) QueryMembers() *UserQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -109,7 +100,6 @@ func (_q *ThreadQuery) QueryMembers() *UserQuery {
 	return query
 }
 
-// QueryMessages chains the current query on the "messages" edge.
 func (_q *ThreadQuery) QueryMessages() *MessageQuery {
 	query := (&MessageClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -131,8 +121,6 @@ func (_q *ThreadQuery) QueryMessages() *MessageQuery {
 	return query
 }
 
-// First returns the first Thread entity from the query.
-// Returns a *NotFoundError when no Thread was found.
 func (_q *ThreadQuery) First(ctx context.Context) (*Thread, error) {
 	nodes, err := _q.Limit(1).All(setContextOp(ctx, _q.ctx, ent.OpQueryFirst))
 	if err != nil {
@@ -144,8 +132,6 @@ func (_q *ThreadQuery) First(ctx context.Context) (*Thread, error) {
 	return nodes[0], nil
 }
 
-// FirstID returns the first Thread ID from the query.
-// Returns a *NotFoundError when no Thread ID was found.
 func (_q *ThreadQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(1).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryFirstID)); err != nil {
@@ -158,9 +144,6 @@ func (_q *ThreadQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	return ids[0], nil
 }
 
-// Only returns a single Thread entity found by the query, ensuring it only returns one.
-// Returns a *NotSingularError when more than one Thread entity is found.
-// Returns a *NotFoundError when no Thread entities are found.
 func (_q *ThreadQuery) Only(ctx context.Context) (*Thread, error) {
 	nodes, err := _q.Limit(2).All(setContextOp(ctx, _q.ctx, ent.OpQueryOnly))
 	if err != nil {
@@ -176,9 +159,6 @@ func (_q *ThreadQuery) Only(ctx context.Context) (*Thread, error) {
 	}
 }
 
-// OnlyID is like Only, but returns the only Thread ID in the query.
-// Returns a *NotSingularError when more than one Thread ID is found.
-// Returns a *NotFoundError when no entities are found.
 func (_q *ThreadQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(2).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryOnlyID)); err != nil {
@@ -195,7 +175,6 @@ func (_q *ThreadQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	return
 }
 
-// All executes the query and returns a list of Threads.
 func (_q *ThreadQuery) All(ctx context.Context) ([]*Thread, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -205,7 +184,6 @@ func (_q *ThreadQuery) All(ctx context.Context) ([]*Thread, error) {
 	return withInterceptors[[]*Thread](ctx, _q, qr, _q.inters)
 }
 
-// IDs executes the query and returns a list of Thread IDs.
 func (_q *ThreadQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	if _q.ctx.Unique == nil && _q.path != nil {
 		_q.Unique(true)
@@ -217,7 +195,6 @@ func (_q *ThreadQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// Count returns the count of the given query.
 func (_q *ThreadQuery) Count(ctx context.Context) (int, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryCount)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -226,7 +203,6 @@ func (_q *ThreadQuery) Count(ctx context.Context) (int, error) {
 	return withInterceptors[int](ctx, _q, querierCount[*ThreadQuery](), _q.inters)
 }
 
-// Exist returns true if the query has elements in the graph.
 func (_q *ThreadQuery) Exist(ctx context.Context) (bool, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryExist)
 	switch _, err := _q.FirstID(ctx); {
@@ -239,8 +215,6 @@ func (_q *ThreadQuery) Exist(ctx context.Context) (bool, error) {
 	}
 }
 
-// Clone returns a duplicate of the ThreadQuery builder, including all associated steps. It can be
-// used to prepare common query builders and use them differently after the clone is made.
 func (_q *ThreadQuery) Clone() *ThreadQuery {
 	if _q == nil {
 		return nil
@@ -254,14 +228,12 @@ func (_q *ThreadQuery) Clone() *ThreadQuery {
 		withOwner:    _q.withOwner.Clone(),
 		withMembers:  _q.withMembers.Clone(),
 		withMessages: _q.withMessages.Clone(),
-		// clone intermediate query.
+
 		sql:  _q.sql.Clone(),
 		path: _q.path,
 	}
 }
 
-// WithOwner tells the query-builder to eager-load the nodes that are connected to
-// the "owner" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *ThreadQuery) WithOwner(opts ...func(*UserQuery)) *ThreadQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -271,8 +243,6 @@ func (_q *ThreadQuery) WithOwner(opts ...func(*UserQuery)) *ThreadQuery {
 	return _q
 }
 
-// WithMembers tells the query-builder to eager-load the nodes that are connected to
-// the "members" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *ThreadQuery) WithMembers(opts ...func(*UserQuery)) *ThreadQuery {
 	query := (&UserClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -282,8 +252,6 @@ func (_q *ThreadQuery) WithMembers(opts ...func(*UserQuery)) *ThreadQuery {
 	return _q
 }
 
-// WithMessages tells the query-builder to eager-load the nodes that are connected to
-// the "messages" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *ThreadQuery) WithMessages(opts ...func(*MessageQuery)) *ThreadQuery {
 	query := (&MessageClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -293,18 +261,6 @@ func (_q *ThreadQuery) WithMessages(opts ...func(*MessageQuery)) *ThreadQuery {
 	return _q
 }
 
-// Select allows the selection one or more fields/columns for the given query,
-// instead of selecting all fields in the entity.
-//
-// Example:
-//
-//	var v []struct {
-//		Version int `json:"version,omitempty"`
-//	}
-//
-//	client.Thread.Query().
-//		Select(thread.FieldVersion).
-//		Scan(ctx, &v)
 func (_q *ThreadQuery) Select(fields ...string) *ThreadSelect {
 	_q.ctx.Fields = append(_q.ctx.Fields, fields...)
 	sbuild := &ThreadSelect{ThreadQuery: _q}
@@ -585,8 +541,7 @@ func (_q *ThreadQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		p(selector)
 	}
 	if offset := _q.ctx.Offset; offset != nil {
-		// limit is mandatory for offset clause. We start
-		// with default value, and override it below if needed.
+
 		selector.Offset(*offset).Limit(math.MaxInt32)
 	}
 	if limit := _q.ctx.Limit; limit != nil {
@@ -595,19 +550,16 @@ func (_q *ThreadQuery) sqlQuery(ctx context.Context) *sql.Selector {
 	return selector
 }
 
-// ThreadSelect is the builder for selecting fields of Thread entities.
 type ThreadSelect struct {
 	*ThreadQuery
 	selector
 }
 
-// Aggregate adds the given aggregation functions to the selector query.
 func (_s *ThreadSelect) Aggregate(fns ...AggregateFunc) *ThreadSelect {
 	_s.fns = append(_s.fns, fns...)
 	return _s
 }
 
-// Scan applies the selector query and scans the result into the given value.
 func (_s *ThreadSelect) Scan(ctx context.Context, v any) error {
 	ctx = setContextOp(ctx, _s.ctx, ent.OpQuerySelect)
 	if err := _s.prepareQuery(ctx); err != nil {

@@ -18,190 +18,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// ThreadUpdate is the builder for updating Thread entities.
-type ThreadUpdate struct {
-	config
-	hooks    []Hook
-	mutation *ThreadMutation
-}
-
-// Where appends a list predicates to the ThreadUpdate builder.
-func (_u *ThreadUpdate) Where(ps ...predicate.Thread) *ThreadUpdate {
-	_u.mutation.Where(ps...)
-	return _u
-}
-
-// SetUpdatedAt sets the "updated_at" field.
-func (_u *ThreadUpdate) SetUpdatedAt(v time.Time) *ThreadUpdate {
-	_u.mutation.SetUpdatedAt(v)
-	return _u
-}
-
-// SetSubject sets the "subject" field.
-func (_u *ThreadUpdate) SetSubject(v string) *ThreadUpdate {
-	_u.mutation.SetSubject(v)
-	return _u
-}
-
-// SetNillableSubject sets the "subject" field if the given value is not nil.
-func (_u *ThreadUpdate) SetNillableSubject(v *string) *ThreadUpdate {
-	if v != nil {
-		_u.SetSubject(*v)
-	}
-	return _u
-}
-
-// AddMemberIDs adds the "members" edge to the User entity by IDs.
-func (_u *ThreadUpdate) AddMemberIDs(ids ...uuid.UUID) *ThreadUpdate {
-	_u.mutation.AddMemberIDs(ids...)
-	return _u
-}
-
-// AddMembers adds the "members" edges to the User entity.
-func (_u *ThreadUpdate) AddMembers(v ...*User) *ThreadUpdate {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.AddMemberIDs(ids...)
-}
-
-// Mutation returns the ThreadMutation object of the builder.
-func (_u *ThreadUpdate) Mutation() *ThreadMutation {
-	return _u.mutation
-}
-
-// ClearMembers clears all "members" edges to the User entity.
-func (_u *ThreadUpdate) ClearMembers() *ThreadUpdate {
-	_u.mutation.ClearMembers()
-	return _u
-}
-
-// RemoveMemberIDs removes the "members" edge to User entities by IDs.
-func (_u *ThreadUpdate) RemoveMemberIDs(ids ...uuid.UUID) *ThreadUpdate {
-	_u.mutation.RemoveMemberIDs(ids...)
-	return _u
-}
-
-// RemoveMembers removes "members" edges to User entities.
-func (_u *ThreadUpdate) RemoveMembers(v ...*User) *ThreadUpdate {
-	ids := make([]uuid.UUID, len(v))
-	for i := range v {
-		ids[i] = v[i].ID
-	}
-	return _u.RemoveMemberIDs(ids...)
-}
-
-// Save executes the query and returns the number of nodes affected by the update operation.
-func (_u *ThreadUpdate) Save(ctx context.Context) (int, error) {
-	_u.defaults()
-	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
-}
-
-// Exec executes the query.
-func (_u *ThreadUpdate) Exec(ctx context.Context) error {
-	_, err := _u.Save(ctx)
-	return err
-}
-
-// defaults sets the default values of the builder before save.
-func (_u *ThreadUpdate) defaults() {
-	if _, ok := _u.mutation.UpdatedAt(); !ok {
-		v := thread.UpdateDefaultUpdatedAt()
-		_u.mutation.SetUpdatedAt(v)
-	}
-}
-
-// check runs all checks and user-defined validators on the builder.
-func (_u *ThreadUpdate) check() error {
-	if v, ok := _u.mutation.Subject(); ok {
-		if err := thread.SubjectValidator(v); err != nil {
-			return &ValidationError{Name: "subject", err: fmt.Errorf(`ent: validator failed for field "Thread.subject": %w`, err)}
-		}
-	}
-	if _u.mutation.OwnerCleared() && len(_u.mutation.OwnerIDs()) > 0 {
-		return errors.New(`ent: clearing a required unique edge "Thread.owner"`)
-	}
-	return nil
-}
-
-func (_u *ThreadUpdate) sqlSave(ctx context.Context) (_node int, err error) {
-	if err := _u.check(); err != nil {
-		return _node, err
-	}
-	_spec := sqlgraph.NewUpdateSpec(thread.Table, thread.Columns, sqlgraph.NewFieldSpec(thread.FieldID, field.TypeUUID))
-	if ps := _u.mutation.predicates; len(ps) > 0 {
-		_spec.Predicate = func(selector *sql.Selector) {
-			for i := range ps {
-				ps[i](selector)
-			}
-		}
-	}
-	if value, ok := _u.mutation.UpdatedAt(); ok {
-		_spec.SetField(thread.FieldUpdatedAt, field.TypeTime, value)
-	}
-	if value, ok := _u.mutation.Subject(); ok {
-		_spec.SetField(thread.FieldSubject, field.TypeString, value)
-	}
-	if _u.mutation.MembersCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.M2M,
-			Inverse: false,
-			Table:   thread.MembersTable,
-			Columns: thread.MembersPrimaryKey,
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(user.FieldID, field.TypeUUID),
-			},
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.RemovedMembersIDs(); len(nodes) > 0 && !_u.mutation.MembersCleared() {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.M2M,
-			Inverse: false,
-			Table:   thread.MembersTable,
-			Columns: thread.MembersPrimaryKey,
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(user.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
-	}
-	if nodes := _u.mutation.MembersIDs(); len(nodes) > 0 {
-		edge := &sqlgraph.EdgeSpec{
-			Rel:     sqlgraph.M2M,
-			Inverse: false,
-			Table:   thread.MembersTable,
-			Columns: thread.MembersPrimaryKey,
-			Bidi:    false,
-			Target: &sqlgraph.EdgeTarget{
-				IDSpec: sqlgraph.NewFieldSpec(user.FieldID, field.TypeUUID),
-			},
-		}
-		for _, k := range nodes {
-			edge.Target.Nodes = append(edge.Target.Nodes, k)
-		}
-		_spec.Edges.Add = append(_spec.Edges.Add, edge)
-	}
-
-	if _node, err = sqlgraph.UpdateNodes(ctx, _u.driver, _spec); err != nil {
-		if _, ok := err.(*sqlgraph.NotFoundError); ok {
-			err = &NotFoundError{thread.Label}
-		} else if sqlgraph.IsConstraintError(err) {
-			err = &ConstraintError{msg: err.Error(), wrap: err}
-		}
-		return 0, err
-	}
-	_u.mutation.done = true
-	return _node, nil
-}
-
-// ThreadUpdateOne is the builder for updating a single Thread entity.
 type ThreadUpdateOne struct {
 	config
 	fields   []string
@@ -209,19 +25,16 @@ type ThreadUpdateOne struct {
 	mutation *ThreadMutation
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (_u *ThreadUpdateOne) SetUpdatedAt(v time.Time) *ThreadUpdateOne {
 	_u.mutation.SetUpdatedAt(v)
 	return _u
 }
 
-// SetSubject sets the "subject" field.
 func (_u *ThreadUpdateOne) SetSubject(v string) *ThreadUpdateOne {
 	_u.mutation.SetSubject(v)
 	return _u
 }
 
-// SetNillableSubject sets the "subject" field if the given value is not nil.
 func (_u *ThreadUpdateOne) SetNillableSubject(v *string) *ThreadUpdateOne {
 	if v != nil {
 		_u.SetSubject(*v)
@@ -229,13 +42,11 @@ func (_u *ThreadUpdateOne) SetNillableSubject(v *string) *ThreadUpdateOne {
 	return _u
 }
 
-// AddMemberIDs adds the "members" edge to the User entity by IDs.
 func (_u *ThreadUpdateOne) AddMemberIDs(ids ...uuid.UUID) *ThreadUpdateOne {
 	_u.mutation.AddMemberIDs(ids...)
 	return _u
 }
 
-// AddMembers adds the "members" edges to the User entity.
 func (_u *ThreadUpdateOne) AddMembers(v ...*User) *ThreadUpdateOne {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -244,24 +55,20 @@ func (_u *ThreadUpdateOne) AddMembers(v ...*User) *ThreadUpdateOne {
 	return _u.AddMemberIDs(ids...)
 }
 
-// Mutation returns the ThreadMutation object of the builder.
 func (_u *ThreadUpdateOne) Mutation() *ThreadMutation {
 	return _u.mutation
 }
 
-// ClearMembers clears all "members" edges to the User entity.
 func (_u *ThreadUpdateOne) ClearMembers() *ThreadUpdateOne {
 	_u.mutation.ClearMembers()
 	return _u
 }
 
-// RemoveMemberIDs removes the "members" edge to User entities by IDs.
 func (_u *ThreadUpdateOne) RemoveMemberIDs(ids ...uuid.UUID) *ThreadUpdateOne {
 	_u.mutation.RemoveMemberIDs(ids...)
 	return _u
 }
 
-// RemoveMembers removes "members" edges to User entities.
 func (_u *ThreadUpdateOne) RemoveMembers(v ...*User) *ThreadUpdateOne {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -270,32 +77,26 @@ func (_u *ThreadUpdateOne) RemoveMembers(v ...*User) *ThreadUpdateOne {
 	return _u.RemoveMemberIDs(ids...)
 }
 
-// Where appends a list predicates to the ThreadUpdate builder.
 func (_u *ThreadUpdateOne) Where(ps ...predicate.Thread) *ThreadUpdateOne {
 	_u.mutation.Where(ps...)
 	return _u
 }
 
-// Select allows selecting one or more fields (columns) of the returned entity.
-// The default is selecting all fields defined in the entity schema.
 func (_u *ThreadUpdateOne) Select(field string, fields ...string) *ThreadUpdateOne {
 	_u.fields = append([]string{field}, fields...)
 	return _u
 }
 
-// Save executes the query and returns the updated Thread entity.
 func (_u *ThreadUpdateOne) Save(ctx context.Context) (*Thread, error) {
 	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
-// Exec executes the query on the entity.
 func (_u *ThreadUpdateOne) Exec(ctx context.Context) error {
 	_, err := _u.Save(ctx)
 	return err
 }
 
-// defaults sets the default values of the builder before save.
 func (_u *ThreadUpdateOne) defaults() {
 	if _, ok := _u.mutation.UpdatedAt(); !ok {
 		v := thread.UpdateDefaultUpdatedAt()
@@ -303,7 +104,6 @@ func (_u *ThreadUpdateOne) defaults() {
 	}
 }
 
-// check runs all checks and user-defined validators on the builder.
 func (_u *ThreadUpdateOne) check() error {
 	if v, ok := _u.mutation.Subject(); ok {
 		if err := thread.SubjectValidator(v); err != nil {

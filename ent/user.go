@@ -5,7 +5,7 @@ package ent
 import (
 	"fmt"
 	"godstack/ent/user"
-	"strings"
+
 	"time"
 
 	"entgo.io/ent"
@@ -13,46 +13,39 @@ import (
 	"github.com/google/uuid"
 )
 
-// User is the model entity for the User schema.
 type User struct {
 	config `json:"-"`
-	// ID of the ent.
+
 	ID uuid.UUID `json:"id,omitempty"`
-	// Raised by one at every change; send it back as expectedVersion.
+
 	Version int `json:"version,omitempty"`
-	// CreatedAt holds the value of the "created_at" field.
+
 	CreatedAt time.Time `json:"created_at,omitempty"`
-	// UpdatedAt holds the value of the "updated_at" field.
+
 	UpdatedAt time.Time `json:"updated_at,omitempty"`
-	// Email holds the value of the "email" field.
+
 	Email string `json:"email,omitempty"`
-	// 2 to 32 lower-case letters, digits and underscores, a letter first.
+
 	Username string `json:"username,omitempty"`
-	// Name holds the value of the "name" field.
+
 	Name string `json:"name,omitempty"`
-	// Role holds the value of the "role" field.
+
 	Role user.Role `json:"role,omitempty"`
-	// Edges holds the relations/edges for other nodes in the graph.
-	// The values are being populated by the UserQuery when eager-loading is set.
+
 	Edges        UserEdges `json:"edges"`
 	selectValues sql.SelectValues
 }
 
-// UserEdges holds the relations/edges for other nodes in the graph.
 type UserEdges struct {
-	// OwnedThreads holds the value of the owned_threads edge.
 	OwnedThreads []*Thread `json:"owned_threads,omitempty"`
-	// Threads holds the value of the threads edge.
+
 	Threads []*Thread `json:"threads,omitempty"`
-	// Messages holds the value of the messages edge.
+
 	Messages []*Message `json:"messages,omitempty"`
-	// loadedTypes holds the information for reporting if a
-	// type was loaded (or requested) in eager-loading or not.
+
 	loadedTypes [3]bool
 }
 
-// OwnedThreadsOrErr returns the OwnedThreads value or an error if the edge
-// was not loaded in eager-loading.
 func (e UserEdges) OwnedThreadsOrErr() ([]*Thread, error) {
 	if e.loadedTypes[0] {
 		return e.OwnedThreads, nil
@@ -60,8 +53,6 @@ func (e UserEdges) OwnedThreadsOrErr() ([]*Thread, error) {
 	return nil, &NotLoadedError{edge: "owned_threads"}
 }
 
-// ThreadsOrErr returns the Threads value or an error if the edge
-// was not loaded in eager-loading.
 func (e UserEdges) ThreadsOrErr() ([]*Thread, error) {
 	if e.loadedTypes[1] {
 		return e.Threads, nil
@@ -69,8 +60,6 @@ func (e UserEdges) ThreadsOrErr() ([]*Thread, error) {
 	return nil, &NotLoadedError{edge: "threads"}
 }
 
-// MessagesOrErr returns the Messages value or an error if the edge
-// was not loaded in eager-loading.
 func (e UserEdges) MessagesOrErr() ([]*Message, error) {
 	if e.loadedTypes[2] {
 		return e.Messages, nil
@@ -78,7 +67,6 @@ func (e UserEdges) MessagesOrErr() ([]*Message, error) {
 	return nil, &NotLoadedError{edge: "messages"}
 }
 
-// scanValues returns the types for scanning values from sql.Rows.
 func (*User) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
@@ -98,8 +86,6 @@ func (*User) scanValues(columns []string) ([]any, error) {
 	return values, nil
 }
 
-// assignValues assigns the values that were returned from sql.Rows (after scanning)
-// to the User fields.
 func (_m *User) assignValues(columns []string, values []any) error {
 	if m, n := len(values), len(columns); m < n {
 		return fmt.Errorf("mismatch number of scan values: %d != %d", m, n)
@@ -161,36 +147,26 @@ func (_m *User) assignValues(columns []string, values []any) error {
 	return nil
 }
 
-// Value returns the ent.Value that was dynamically selected and assigned to the User.
-// This includes values selected through modifiers, order, etc.
 func (_m *User) Value(name string) (ent.Value, error) {
 	return _m.selectValues.Get(name)
 }
 
-// QueryOwnedThreads queries the "owned_threads" edge of the User entity.
 func (_m *User) QueryOwnedThreads() *ThreadQuery {
 	return NewUserClient(_m.config).QueryOwnedThreads(_m)
 }
 
-// QueryThreads queries the "threads" edge of the User entity.
 func (_m *User) QueryThreads() *ThreadQuery {
 	return NewUserClient(_m.config).QueryThreads(_m)
 }
 
-// QueryMessages queries the "messages" edge of the User entity.
 func (_m *User) QueryMessages() *MessageQuery {
 	return NewUserClient(_m.config).QueryMessages(_m)
 }
 
-// Update returns a builder for updating this User.
-// Note that you need to call User.Unwrap() before calling this method if this User
-// was returned from a transaction, and the transaction was committed or rolled back.
 func (_m *User) Update() *UserUpdateOne {
 	return NewUserClient(_m.config).UpdateOne(_m)
 }
 
-// Unwrap unwraps the User entity that was returned from a transaction after it was closed,
-// so that all future queries will be executed through the driver which created the transaction.
 func (_m *User) Unwrap() *User {
 	_tx, ok := _m.config.driver.(*txDriver)
 	if !ok {
@@ -198,33 +174,4 @@ func (_m *User) Unwrap() *User {
 	}
 	_m.config.driver = _tx.drv
 	return _m
-}
-
-// String implements the fmt.Stringer.
-func (_m *User) String() string {
-	var builder strings.Builder
-	builder.WriteString("User(")
-	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("version=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Version))
-	builder.WriteString(", ")
-	builder.WriteString("created_at=")
-	builder.WriteString(_m.CreatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("updated_at=")
-	builder.WriteString(_m.UpdatedAt.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("email=")
-	builder.WriteString(_m.Email)
-	builder.WriteString(", ")
-	builder.WriteString("username=")
-	builder.WriteString(_m.Username)
-	builder.WriteString(", ")
-	builder.WriteString("name=")
-	builder.WriteString(_m.Name)
-	builder.WriteString(", ")
-	builder.WriteString("role=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Role))
-	builder.WriteByte(')')
-	return builder.String()
 }

@@ -16,20 +16,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// UserCreate is the builder for creating a User entity.
 type UserCreate struct {
 	config
 	mutation *UserMutation
 	hooks    []Hook
 }
 
-// SetVersion sets the "version" field.
 func (_c *UserCreate) SetVersion(v int) *UserCreate {
 	_c.mutation.SetVersion(v)
 	return _c
 }
 
-// SetNillableVersion sets the "version" field if the given value is not nil.
 func (_c *UserCreate) SetNillableVersion(v *int) *UserCreate {
 	if v != nil {
 		_c.SetVersion(*v)
@@ -37,13 +34,11 @@ func (_c *UserCreate) SetNillableVersion(v *int) *UserCreate {
 	return _c
 }
 
-// SetCreatedAt sets the "created_at" field.
 func (_c *UserCreate) SetCreatedAt(v time.Time) *UserCreate {
 	_c.mutation.SetCreatedAt(v)
 	return _c
 }
 
-// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
 func (_c *UserCreate) SetNillableCreatedAt(v *time.Time) *UserCreate {
 	if v != nil {
 		_c.SetCreatedAt(*v)
@@ -51,13 +46,11 @@ func (_c *UserCreate) SetNillableCreatedAt(v *time.Time) *UserCreate {
 	return _c
 }
 
-// SetUpdatedAt sets the "updated_at" field.
 func (_c *UserCreate) SetUpdatedAt(v time.Time) *UserCreate {
 	_c.mutation.SetUpdatedAt(v)
 	return _c
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
 func (_c *UserCreate) SetNillableUpdatedAt(v *time.Time) *UserCreate {
 	if v != nil {
 		_c.SetUpdatedAt(*v)
@@ -65,31 +58,26 @@ func (_c *UserCreate) SetNillableUpdatedAt(v *time.Time) *UserCreate {
 	return _c
 }
 
-// SetEmail sets the "email" field.
 func (_c *UserCreate) SetEmail(v string) *UserCreate {
 	_c.mutation.SetEmail(v)
 	return _c
 }
 
-// SetUsername sets the "username" field.
 func (_c *UserCreate) SetUsername(v string) *UserCreate {
 	_c.mutation.SetUsername(v)
 	return _c
 }
 
-// SetName sets the "name" field.
 func (_c *UserCreate) SetName(v string) *UserCreate {
 	_c.mutation.SetName(v)
 	return _c
 }
 
-// SetRole sets the "role" field.
 func (_c *UserCreate) SetRole(v user.Role) *UserCreate {
 	_c.mutation.SetRole(v)
 	return _c
 }
 
-// SetNillableRole sets the "role" field if the given value is not nil.
 func (_c *UserCreate) SetNillableRole(v *user.Role) *UserCreate {
 	if v != nil {
 		_c.SetRole(*v)
@@ -97,13 +85,11 @@ func (_c *UserCreate) SetNillableRole(v *user.Role) *UserCreate {
 	return _c
 }
 
-// SetID sets the "id" field.
 func (_c *UserCreate) SetID(v uuid.UUID) *UserCreate {
 	_c.mutation.SetID(v)
 	return _c
 }
 
-// SetNillableID sets the "id" field if the given value is not nil.
 func (_c *UserCreate) SetNillableID(v *uuid.UUID) *UserCreate {
 	if v != nil {
 		_c.SetID(*v)
@@ -111,13 +97,11 @@ func (_c *UserCreate) SetNillableID(v *uuid.UUID) *UserCreate {
 	return _c
 }
 
-// AddOwnedThreadIDs adds the "owned_threads" edge to the Thread entity by IDs.
 func (_c *UserCreate) AddOwnedThreadIDs(ids ...uuid.UUID) *UserCreate {
 	_c.mutation.AddOwnedThreadIDs(ids...)
 	return _c
 }
 
-// AddOwnedThreads adds the "owned_threads" edges to the Thread entity.
 func (_c *UserCreate) AddOwnedThreads(v ...*Thread) *UserCreate {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -126,13 +110,11 @@ func (_c *UserCreate) AddOwnedThreads(v ...*Thread) *UserCreate {
 	return _c.AddOwnedThreadIDs(ids...)
 }
 
-// AddThreadIDs adds the "threads" edge to the Thread entity by IDs.
 func (_c *UserCreate) AddThreadIDs(ids ...uuid.UUID) *UserCreate {
 	_c.mutation.AddThreadIDs(ids...)
 	return _c
 }
 
-// AddThreads adds the "threads" edges to the Thread entity.
 func (_c *UserCreate) AddThreads(v ...*Thread) *UserCreate {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -141,13 +123,11 @@ func (_c *UserCreate) AddThreads(v ...*Thread) *UserCreate {
 	return _c.AddThreadIDs(ids...)
 }
 
-// AddMessageIDs adds the "messages" edge to the Message entity by IDs.
 func (_c *UserCreate) AddMessageIDs(ids ...uuid.UUID) *UserCreate {
 	_c.mutation.AddMessageIDs(ids...)
 	return _c
 }
 
-// AddMessages adds the "messages" edges to the Message entity.
 func (_c *UserCreate) AddMessages(v ...*Message) *UserCreate {
 	ids := make([]uuid.UUID, len(v))
 	for i := range v {
@@ -156,24 +136,20 @@ func (_c *UserCreate) AddMessages(v ...*Message) *UserCreate {
 	return _c.AddMessageIDs(ids...)
 }
 
-// Mutation returns the UserMutation object of the builder.
 func (_c *UserCreate) Mutation() *UserMutation {
 	return _c.mutation
 }
 
-// Save creates the User in the database.
 func (_c *UserCreate) Save(ctx context.Context) (*User, error) {
 	_c.defaults()
 	return withHooks(ctx, _c.sqlSave, _c.mutation, _c.hooks)
 }
 
-// Exec executes the query.
 func (_c *UserCreate) Exec(ctx context.Context) error {
 	_, err := _c.Save(ctx)
 	return err
 }
 
-// defaults sets the default values of the builder before save.
 func (_c *UserCreate) defaults() {
 	if _, ok := _c.mutation.Version(); !ok {
 		v := user.DefaultVersion
@@ -197,7 +173,6 @@ func (_c *UserCreate) defaults() {
 	}
 }
 
-// check runs all checks and user-defined validators on the builder.
 func (_c *UserCreate) check() error {
 	if _, ok := _c.mutation.Version(); !ok {
 		return &ValidationError{Name: "version", err: errors.New(`ent: missing required field "User.version"`)}

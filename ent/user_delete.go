@@ -12,20 +12,17 @@ import (
 	"entgo.io/ent/schema/field"
 )
 
-// UserDelete is the builder for deleting a User entity.
 type UserDelete struct {
 	config
 	hooks    []Hook
 	mutation *UserMutation
 }
 
-// Where appends a list predicates to the UserDelete builder.
 func (_d *UserDelete) Where(ps ...predicate.User) *UserDelete {
 	_d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query and returns how many vertices were deleted.
 func (_d *UserDelete) Exec(ctx context.Context) (int, error) {
 	return withHooks(ctx, _d.sqlExec, _d.mutation, _d.hooks)
 }
@@ -47,18 +44,15 @@ func (_d *UserDelete) sqlExec(ctx context.Context) (int, error) {
 	return affected, err
 }
 
-// UserDeleteOne is the builder for deleting a single User entity.
 type UserDeleteOne struct {
 	_d *UserDelete
 }
 
-// Where appends a list predicates to the UserDelete builder.
 func (_d *UserDeleteOne) Where(ps ...predicate.User) *UserDeleteOne {
 	_d._d.mutation.Where(ps...)
 	return _d
 }
 
-// Exec executes the deletion query.
 func (_d *UserDeleteOne) Exec(ctx context.Context) error {
 	n, err := _d._d.Exec(ctx)
 	switch {

@@ -19,7 +19,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// UserQuery is the builder for querying User entities.
 type UserQuery struct {
 	config
 	ctx              *QueryContext
@@ -29,43 +28,36 @@ type UserQuery struct {
 	withOwnedThreads *ThreadQuery
 	withThreads      *ThreadQuery
 	withMessages     *MessageQuery
-	// intermediate query (i.e. traversal path).
+
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
 }
 
-// Where adds a new predicate for the UserQuery builder.
 func (_q *UserQuery) Where(ps ...predicate.User) *UserQuery {
 	_q.predicates = append(_q.predicates, ps...)
 	return _q
 }
 
-// Limit the number of records to be returned by this query.
 func (_q *UserQuery) Limit(limit int) *UserQuery {
 	_q.ctx.Limit = &limit
 	return _q
 }
 
-// Offset to start from.
 func (_q *UserQuery) Offset(offset int) *UserQuery {
 	_q.ctx.Offset = &offset
 	return _q
 }
 
-// Unique configures the query builder to filter duplicate records on query.
-// By default, unique is set to true, and can be disabled using this method.
 func (_q *UserQuery) Unique(unique bool) *UserQuery {
 	_q.ctx.Unique = &unique
 	return _q
 }
 
-// Order specifies how the records should be ordered.
 func (_q *UserQuery) Order(o ...user.OrderOption) *UserQuery {
 	_q.order = append(_q.order, o...)
 	return _q
 }
 
-// QueryOwnedThreads chains the current query on the "owned_threads" edge.
 func (_q *UserQuery) QueryOwnedThreads() *ThreadQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -87,7 +79,6 @@ func (_q *UserQuery) QueryOwnedThreads() *ThreadQuery {
 	return query
 }
 
-// QueryThreads chains the current query on the "threads" edge.
 func (_q *UserQuery) QueryThreads() *ThreadQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -109,7 +100,6 @@ func (_q *UserQuery) QueryThreads() *ThreadQuery {
 	return query
 }
 
-// QueryMessages chains the current query on the "messages" edge.
 func (_q *UserQuery) QueryMessages() *MessageQuery {
 	query := (&MessageClient{config: _q.config}).Query()
 	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
@@ -131,8 +121,6 @@ func (_q *UserQuery) QueryMessages() *MessageQuery {
 	return query
 }
 
-// First returns the first User entity from the query.
-// Returns a *NotFoundError when no User was found.
 func (_q *UserQuery) First(ctx context.Context) (*User, error) {
 	nodes, err := _q.Limit(1).All(setContextOp(ctx, _q.ctx, ent.OpQueryFirst))
 	if err != nil {
@@ -144,8 +132,6 @@ func (_q *UserQuery) First(ctx context.Context) (*User, error) {
 	return nodes[0], nil
 }
 
-// FirstID returns the first User ID from the query.
-// Returns a *NotFoundError when no User ID was found.
 func (_q *UserQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(1).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryFirstID)); err != nil {
@@ -158,9 +144,6 @@ func (_q *UserQuery) FirstID(ctx context.Context) (id uuid.UUID, err error) {
 	return ids[0], nil
 }
 
-// Only returns a single User entity found by the query, ensuring it only returns one.
-// Returns a *NotSingularError when more than one User entity is found.
-// Returns a *NotFoundError when no User entities are found.
 func (_q *UserQuery) Only(ctx context.Context) (*User, error) {
 	nodes, err := _q.Limit(2).All(setContextOp(ctx, _q.ctx, ent.OpQueryOnly))
 	if err != nil {
@@ -176,9 +159,6 @@ func (_q *UserQuery) Only(ctx context.Context) (*User, error) {
 	}
 }
 
-// OnlyID is like Only, but returns the only User ID in the query.
-// Returns a *NotSingularError when more than one User ID is found.
-// Returns a *NotFoundError when no entities are found.
 func (_q *UserQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	var ids []uuid.UUID
 	if ids, err = _q.Limit(2).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryOnlyID)); err != nil {
@@ -195,7 +175,6 @@ func (_q *UserQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
 	return
 }
 
-// All executes the query and returns a list of Users.
 func (_q *UserQuery) All(ctx context.Context) ([]*User, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -205,7 +184,6 @@ func (_q *UserQuery) All(ctx context.Context) ([]*User, error) {
 	return withInterceptors[[]*User](ctx, _q, qr, _q.inters)
 }
 
-// IDs executes the query and returns a list of User IDs.
 func (_q *UserQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	if _q.ctx.Unique == nil && _q.path != nil {
 		_q.Unique(true)
@@ -217,7 +195,6 @@ func (_q *UserQuery) IDs(ctx context.Context) (ids []uuid.UUID, err error) {
 	return ids, nil
 }
 
-// Count returns the count of the given query.
 func (_q *UserQuery) Count(ctx context.Context) (int, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryCount)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -226,7 +203,6 @@ func (_q *UserQuery) Count(ctx context.Context) (int, error) {
 	return withInterceptors[int](ctx, _q, querierCount[*UserQuery](), _q.inters)
 }
 
-// Exist returns true if the query has elements in the graph.
 func (_q *UserQuery) Exist(ctx context.Context) (bool, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryExist)
 	switch _, err := _q.FirstID(ctx); {
@@ -239,8 +215,6 @@ func (_q *UserQuery) Exist(ctx context.Context) (bool, error) {
 	}
 }
 
-// Clone returns a duplicate of the UserQuery builder, including all associated steps. It can be
-// used to prepare common query builders and use them differently after the clone is made.
 func (_q *UserQuery) Clone() *UserQuery {
 	if _q == nil {
 		return nil
@@ -254,14 +228,12 @@ func (_q *UserQuery) Clone() *UserQuery {
 		withOwnedThreads: _q.withOwnedThreads.Clone(),
 		withThreads:      _q.withThreads.Clone(),
 		withMessages:     _q.withMessages.Clone(),
-		// clone intermediate query.
+
 		sql:  _q.sql.Clone(),
 		path: _q.path,
 	}
 }
 
-// WithOwnedThreads tells the query-builder to eager-load the nodes that are connected to
-// the "owned_threads" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *UserQuery) WithOwnedThreads(opts ...func(*ThreadQuery)) *UserQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -271,8 +243,6 @@ func (_q *UserQuery) WithOwnedThreads(opts ...func(*ThreadQuery)) *UserQuery {
 	return _q
 }
 
-// WithThreads tells the query-builder to eager-load the nodes that are connected to
-// the "threads" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *UserQuery) WithThreads(opts ...func(*ThreadQuery)) *UserQuery {
 	query := (&ThreadClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -282,8 +252,6 @@ func (_q *UserQuery) WithThreads(opts ...func(*ThreadQuery)) *UserQuery {
 	return _q
 }
 
-// WithMessages tells the query-builder to eager-load the nodes that are connected to
-// the "messages" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *UserQuery) WithMessages(opts ...func(*MessageQuery)) *UserQuery {
 	query := (&MessageClient{config: _q.config}).Query()
 	for _, opt := range opts {
@@ -293,18 +261,6 @@ func (_q *UserQuery) WithMessages(opts ...func(*MessageQuery)) *UserQuery {
 	return _q
 }
 
-// Select allows the selection one or more fields/columns for the given query,
-// instead of selecting all fields in the entity.
-//
-// Example:
-//
-//	var v []struct {
-//		Version int `json:"version,omitempty"`
-//	}
-//
-//	client.User.Query().
-//		Select(user.FieldVersion).
-//		Scan(ctx, &v)
 func (_q *UserQuery) Select(fields ...string) *UserSelect {
 	_q.ctx.Fields = append(_q.ctx.Fields, fields...)
 	sbuild := &UserSelect{UserQuery: _q}
@@ -584,8 +540,7 @@ func (_q *UserQuery) sqlQuery(ctx context.Context) *sql.Selector {
 		p(selector)
 	}
 	if offset := _q.ctx.Offset; offset != nil {
-		// limit is mandatory for offset clause. We start
-		// with default value, and override it below if needed.
+
 		selector.Offset(*offset).Limit(math.MaxInt32)
 	}
 	if limit := _q.ctx.Limit; limit != nil {
@@ -594,19 +549,16 @@ func (_q *UserQuery) sqlQuery(ctx context.Context) *sql.Selector {
 	return selector
 }
 
-// UserSelect is the builder for selecting fields of User entities.
 type UserSelect struct {
 	*UserQuery
 	selector
 }
 
-// Aggregate adds the given aggregation functions to the selector query.
 func (_s *UserSelect) Aggregate(fns ...AggregateFunc) *UserSelect {
 	_s.fns = append(_s.fns, fns...)
 	return _s
 }
 
-// Scan applies the selector query and scans the result into the given value.
 func (_s *UserSelect) Scan(ctx context.Context, v any) error {
 	ctx = setContextOp(ctx, _s.ctx, ent.OpQuerySelect)
 	if err := _s.prepareQuery(ctx); err != nil {

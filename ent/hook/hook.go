@@ -8,11 +8,8 @@ import (
 	"godstack/ent"
 )
 
-// The MessageFunc type is an adapter to allow the use of ordinary
-// function as Message mutator.
 type MessageFunc func(context.Context, *ent.MessageMutation) (ent.Value, error)
 
-// Mutate calls f(ctx, m).
 func (f MessageFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
 	if mv, ok := m.(*ent.MessageMutation); ok {
 		return f(ctx, mv)
@@ -20,11 +17,8 @@ func (f MessageFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, err
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.MessageMutation", m)
 }
 
-// The ThreadFunc type is an adapter to allow the use of ordinary
-// function as Thread mutator.
 type ThreadFunc func(context.Context, *ent.ThreadMutation) (ent.Value, error)
 
-// Mutate calls f(ctx, m).
 func (f ThreadFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
 	if mv, ok := m.(*ent.ThreadMutation); ok {
 		return f(ctx, mv)
@@ -32,11 +26,8 @@ func (f ThreadFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, erro
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ThreadMutation", m)
 }
 
-// The UserFunc type is an adapter to allow the use of ordinary
-// function as User mutator.
 type UserFunc func(context.Context, *ent.UserMutation) (ent.Value, error)
 
-// Mutate calls f(ctx, m).
 func (f UserFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
 	if mv, ok := m.(*ent.UserMutation); ok {
 		return f(ctx, mv)
@@ -44,10 +35,8 @@ func (f UserFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error)
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UserMutation", m)
 }
 
-// Condition is a hook condition function.
 type Condition func(context.Context, ent.Mutation) bool
 
-// And groups conditions with the AND operator.
 func And(first, second Condition, rest ...Condition) Condition {
 	return func(ctx context.Context, m ent.Mutation) bool {
 		if !first(ctx, m) || !second(ctx, m) {
@@ -62,7 +51,6 @@ func And(first, second Condition, rest ...Condition) Condition {
 	}
 }
 
-// Or groups conditions with the OR operator.
 func Or(first, second Condition, rest ...Condition) Condition {
 	return func(ctx context.Context, m ent.Mutation) bool {
 		if first(ctx, m) || second(ctx, m) {
@@ -77,21 +65,18 @@ func Or(first, second Condition, rest ...Condition) Condition {
 	}
 }
 
-// Not negates a given condition.
 func Not(cond Condition) Condition {
 	return func(ctx context.Context, m ent.Mutation) bool {
 		return !cond(ctx, m)
 	}
 }
 
-// HasOp is a condition testing mutation operation.
 func HasOp(op ent.Op) Condition {
 	return func(_ context.Context, m ent.Mutation) bool {
 		return m.Op().Is(op)
 	}
 }
 
-// HasAddedFields is a condition validating `.AddedField` on fields.
 func HasAddedFields(field string, fields ...string) Condition {
 	return func(_ context.Context, m ent.Mutation) bool {
 		if _, exists := m.AddedField(field); !exists {
@@ -106,7 +91,6 @@ func HasAddedFields(field string, fields ...string) Condition {
 	}
 }
 
-// HasClearedFields is a condition validating `.FieldCleared` on fields.
 func HasClearedFields(field string, fields ...string) Condition {
 	return func(_ context.Context, m ent.Mutation) bool {
 		if exists := m.FieldCleared(field); !exists {
@@ -121,7 +105,6 @@ func HasClearedFields(field string, fields ...string) Condition {
 	}
 }
 
-// HasFields is a condition validating `.Field` on fields.
 func HasFields(field string, fields ...string) Condition {
 	return func(_ context.Context, m ent.Mutation) bool {
 		if _, exists := m.Field(field); !exists {
@@ -136,9 +119,6 @@ func HasFields(field string, fields ...string) Condition {
 	}
 }
 
-// If executes the given hook under condition.
-//
-//	hook.If(ComputeAverage, And(HasFields(...), HasAddedFields(...)))
 func If(hk ent.Hook, cond Condition) ent.Hook {
 	return func(next ent.Mutator) ent.Mutator {
 		return ent.MutateFunc(func(ctx context.Context, m ent.Mutation) (ent.Value, error) {
@@ -150,21 +130,14 @@ func If(hk ent.Hook, cond Condition) ent.Hook {
 	}
 }
 
-// On executes the given hook only for the given operation.
-//
-//	hook.On(Log, ent.Delete|ent.Create)
 func On(hk ent.Hook, op ent.Op) ent.Hook {
 	return If(hk, HasOp(op))
 }
 
-// Unless skips the given hook only for the given operation.
-//
-//	hook.Unless(Log, ent.Update|ent.UpdateOne)
 func Unless(hk ent.Hook, op ent.Op) ent.Hook {
 	return If(hk, Not(HasOp(op)))
 }
 
-// FixedError is a hook returning a fixed error.
 func FixedError(err error) ent.Hook {
 	return func(ent.Mutator) ent.Mutator {
 		return ent.MutateFunc(func(context.Context, ent.Mutation) (ent.Value, error) {
@@ -173,30 +146,19 @@ func FixedError(err error) ent.Hook {
 	}
 }
 
-// Reject returns a hook that rejects all operations that match op.
-//
-//	func (T) Hooks() []ent.Hook {
-//		return []ent.Hook{
-//			Reject(ent.Delete|ent.Update),
-//		}
-//	}
 func Reject(op ent.Op) ent.Hook {
 	hk := FixedError(fmt.Errorf("%s operation is not allowed", op))
 	return On(hk, op)
 }
 
-// Chain acts as a list of hooks and is effectively immutable.
-// Once created, it will always hold the same set of hooks in the same order.
 type Chain struct {
 	hooks []ent.Hook
 }
 
-// NewChain creates a new chain of hooks.
 func NewChain(hooks ...ent.Hook) Chain {
 	return Chain{append([]ent.Hook(nil), hooks...)}
 }
 
-// Hook chains the list of hooks and returns the final hook.
 func (c Chain) Hook() ent.Hook {
 	return func(mutator ent.Mutator) ent.Mutator {
 		for i := len(c.hooks) - 1; i >= 0; i-- {
@@ -206,8 +168,6 @@ func (c Chain) Hook() ent.Hook {
 	}
 }
 
-// Append extends a chain, adding the specified hook
-// as the last ones in the mutation flow.
 func (c Chain) Append(hooks ...ent.Hook) Chain {
 	newHooks := make([]ent.Hook, 0, len(c.hooks)+len(hooks))
 	newHooks = append(newHooks, c.hooks...)
@@ -215,8 +175,6 @@ func (c Chain) Append(hooks ...ent.Hook) Chain {
 	return Chain{newHooks}
 }
 
-// Extend extends a chain, adding the specified chain
-// as the last ones in the mutation flow.
 func (c Chain) Extend(chain Chain) Chain {
 	return c.Append(chain.hooks...)
 }

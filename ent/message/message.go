@@ -11,45 +11,41 @@ import (
 )
 
 const (
-	// Label holds the string label denoting the message type in the database.
 	Label = "message"
-	// FieldID holds the string denoting the id field in the database.
+
 	FieldID = "id"
-	// FieldVersion holds the string denoting the version field in the database.
+
 	FieldVersion = "version"
-	// FieldCreatedAt holds the string denoting the created_at field in the database.
+
 	FieldCreatedAt = "created_at"
-	// FieldUpdatedAt holds the string denoting the updated_at field in the database.
+
 	FieldUpdatedAt = "updated_at"
-	// FieldBody holds the string denoting the body field in the database.
+
 	FieldBody = "body"
-	// FieldThreadID holds the string denoting the thread_id field in the database.
+
 	FieldThreadID = "thread_id"
-	// FieldAuthorID holds the string denoting the author_id field in the database.
+
 	FieldAuthorID = "author_id"
-	// EdgeThread holds the string denoting the thread edge name in mutations.
+
 	EdgeThread = "thread"
-	// EdgeAuthor holds the string denoting the author edge name in mutations.
+
 	EdgeAuthor = "author"
-	// Table holds the table name of the message in the database.
+
 	Table = "messages"
-	// ThreadTable is the table that holds the thread relation/edge.
+
 	ThreadTable = "messages"
-	// ThreadInverseTable is the table name for the Thread entity.
-	// It exists in this package in order to avoid circular dependency with the "thread" package.
+
 	ThreadInverseTable = "threads"
-	// ThreadColumn is the table column denoting the thread relation/edge.
+
 	ThreadColumn = "thread_id"
-	// AuthorTable is the table that holds the author relation/edge.
+
 	AuthorTable = "messages"
-	// AuthorInverseTable is the table name for the User entity.
-	// It exists in this package in order to avoid circular dependency with the "user" package.
+
 	AuthorInverseTable = "users"
-	// AuthorColumn is the table column denoting the author relation/edge.
+
 	AuthorColumn = "author_id"
 )
 
-// Columns holds all SQL columns for message fields.
 var Columns = []string{
 	FieldID,
 	FieldVersion,
@@ -60,7 +56,6 @@ var Columns = []string{
 	FieldAuthorID,
 }
 
-// ValidColumn reports if the column name is valid (part of the table columns).
 func ValidColumn(column string) bool {
 	for i := range Columns {
 		if column == Columns[i] {
@@ -71,71 +66,21 @@ func ValidColumn(column string) bool {
 }
 
 var (
-	// DefaultVersion holds the default value on creation for the "version" field.
 	DefaultVersion int
-	// DefaultCreatedAt holds the default value on creation for the "created_at" field.
+
 	DefaultCreatedAt func() time.Time
-	// DefaultUpdatedAt holds the default value on creation for the "updated_at" field.
+
 	DefaultUpdatedAt func() time.Time
-	// UpdateDefaultUpdatedAt holds the default value on update for the "updated_at" field.
+
 	UpdateDefaultUpdatedAt func() time.Time
-	// BodyValidator is a validator for the "body" field. It is called by the builders before save.
+
 	BodyValidator func(string) error
-	// DefaultID holds the default value on creation for the "id" field.
+
 	DefaultID func() uuid.UUID
 )
 
-// OrderOption defines the ordering options for the Message queries.
 type OrderOption func(*sql.Selector)
 
-// ByID orders the results by the id field.
-func ByID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldID, opts...).ToFunc()
-}
-
-// ByVersion orders the results by the version field.
-func ByVersion(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldVersion, opts...).ToFunc()
-}
-
-// ByCreatedAt orders the results by the created_at field.
-func ByCreatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldCreatedAt, opts...).ToFunc()
-}
-
-// ByUpdatedAt orders the results by the updated_at field.
-func ByUpdatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldUpdatedAt, opts...).ToFunc()
-}
-
-// ByBody orders the results by the body field.
-func ByBody(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldBody, opts...).ToFunc()
-}
-
-// ByThreadID orders the results by the thread_id field.
-func ByThreadID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldThreadID, opts...).ToFunc()
-}
-
-// ByAuthorID orders the results by the author_id field.
-func ByAuthorID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldAuthorID, opts...).ToFunc()
-}
-
-// ByThreadField orders the results by thread field.
-func ByThreadField(field string, opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newThreadStep(), sql.OrderByField(field, opts...))
-	}
-}
-
-// ByAuthorField orders the results by author field.
-func ByAuthorField(field string, opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newAuthorStep(), sql.OrderByField(field, opts...))
-	}
-}
 func newThreadStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),

@@ -11,307 +11,178 @@ import (
 	"github.com/google/uuid"
 )
 
-// ID filters vertices based on their ID field.
 func ID(id uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldID, id))
 }
 
-// IDEQ applies the EQ predicate on the ID field.
-func IDEQ(id uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldID, id))
-}
-
-// IDNEQ applies the NEQ predicate on the ID field.
 func IDNEQ(id uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldID, id))
 }
 
-// IDIn applies the In predicate on the ID field.
 func IDIn(ids ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldID, ids...))
 }
 
-// IDNotIn applies the NotIn predicate on the ID field.
 func IDNotIn(ids ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldID, ids...))
 }
 
-// IDGT applies the GT predicate on the ID field.
-func IDGT(id uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldGT(FieldID, id))
-}
-
-// IDGTE applies the GTE predicate on the ID field.
-func IDGTE(id uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldGTE(FieldID, id))
-}
-
-// IDLT applies the LT predicate on the ID field.
-func IDLT(id uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldLT(FieldID, id))
-}
-
-// IDLTE applies the LTE predicate on the ID field.
-func IDLTE(id uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldLTE(FieldID, id))
-}
-
-// Version applies equality check predicate on the "version" field. It's identical to VersionEQ.
 func Version(v int) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldVersion, v))
 }
 
-// CreatedAt applies equality check predicate on the "created_at" field. It's identical to CreatedAtEQ.
 func CreatedAt(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldCreatedAt, v))
 }
 
-// UpdatedAt applies equality check predicate on the "updated_at" field. It's identical to UpdatedAtEQ.
 func UpdatedAt(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldUpdatedAt, v))
 }
 
-// Body applies equality check predicate on the "body" field. It's identical to BodyEQ.
 func Body(v string) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldBody, v))
 }
 
-// ThreadID applies equality check predicate on the "thread_id" field. It's identical to ThreadIDEQ.
 func ThreadID(v uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldThreadID, v))
 }
 
-// AuthorID applies equality check predicate on the "author_id" field. It's identical to AuthorIDEQ.
 func AuthorID(v uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldAuthorID, v))
 }
 
-// VersionEQ applies the EQ predicate on the "version" field.
-func VersionEQ(v int) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldVersion, v))
-}
-
-// VersionNEQ applies the NEQ predicate on the "version" field.
 func VersionNEQ(v int) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldVersion, v))
 }
 
-// VersionIn applies the In predicate on the "version" field.
 func VersionIn(vs ...int) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldVersion, vs...))
 }
 
-// VersionNotIn applies the NotIn predicate on the "version" field.
 func VersionNotIn(vs ...int) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldVersion, vs...))
 }
 
-// VersionGT applies the GT predicate on the "version" field.
 func VersionGT(v int) predicate.Message {
 	return predicate.Message(sql.FieldGT(FieldVersion, v))
 }
 
-// VersionGTE applies the GTE predicate on the "version" field.
 func VersionGTE(v int) predicate.Message {
 	return predicate.Message(sql.FieldGTE(FieldVersion, v))
 }
 
-// VersionLT applies the LT predicate on the "version" field.
 func VersionLT(v int) predicate.Message {
 	return predicate.Message(sql.FieldLT(FieldVersion, v))
 }
 
-// VersionLTE applies the LTE predicate on the "version" field.
 func VersionLTE(v int) predicate.Message {
 	return predicate.Message(sql.FieldLTE(FieldVersion, v))
 }
 
-// CreatedAtEQ applies the EQ predicate on the "created_at" field.
-func CreatedAtEQ(v time.Time) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldCreatedAt, v))
-}
-
-// CreatedAtNEQ applies the NEQ predicate on the "created_at" field.
 func CreatedAtNEQ(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldCreatedAt, v))
 }
 
-// CreatedAtIn applies the In predicate on the "created_at" field.
 func CreatedAtIn(vs ...time.Time) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldCreatedAt, vs...))
 }
 
-// CreatedAtNotIn applies the NotIn predicate on the "created_at" field.
 func CreatedAtNotIn(vs ...time.Time) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldCreatedAt, vs...))
 }
 
-// CreatedAtGT applies the GT predicate on the "created_at" field.
 func CreatedAtGT(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldGT(FieldCreatedAt, v))
 }
 
-// CreatedAtGTE applies the GTE predicate on the "created_at" field.
 func CreatedAtGTE(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldGTE(FieldCreatedAt, v))
 }
 
-// CreatedAtLT applies the LT predicate on the "created_at" field.
 func CreatedAtLT(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldLT(FieldCreatedAt, v))
 }
 
-// CreatedAtLTE applies the LTE predicate on the "created_at" field.
 func CreatedAtLTE(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldLTE(FieldCreatedAt, v))
 }
 
-// UpdatedAtEQ applies the EQ predicate on the "updated_at" field.
-func UpdatedAtEQ(v time.Time) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldUpdatedAt, v))
-}
-
-// UpdatedAtNEQ applies the NEQ predicate on the "updated_at" field.
 func UpdatedAtNEQ(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldUpdatedAt, v))
 }
 
-// UpdatedAtIn applies the In predicate on the "updated_at" field.
 func UpdatedAtIn(vs ...time.Time) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldUpdatedAt, vs...))
 }
 
-// UpdatedAtNotIn applies the NotIn predicate on the "updated_at" field.
 func UpdatedAtNotIn(vs ...time.Time) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldUpdatedAt, vs...))
 }
 
-// UpdatedAtGT applies the GT predicate on the "updated_at" field.
 func UpdatedAtGT(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldGT(FieldUpdatedAt, v))
 }
 
-// UpdatedAtGTE applies the GTE predicate on the "updated_at" field.
 func UpdatedAtGTE(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldGTE(FieldUpdatedAt, v))
 }
 
-// UpdatedAtLT applies the LT predicate on the "updated_at" field.
 func UpdatedAtLT(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldLT(FieldUpdatedAt, v))
 }
 
-// UpdatedAtLTE applies the LTE predicate on the "updated_at" field.
 func UpdatedAtLTE(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldLTE(FieldUpdatedAt, v))
 }
 
-// BodyEQ applies the EQ predicate on the "body" field.
-func BodyEQ(v string) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldBody, v))
-}
-
-// BodyNEQ applies the NEQ predicate on the "body" field.
 func BodyNEQ(v string) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldBody, v))
 }
 
-// BodyIn applies the In predicate on the "body" field.
 func BodyIn(vs ...string) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldBody, vs...))
 }
 
-// BodyNotIn applies the NotIn predicate on the "body" field.
 func BodyNotIn(vs ...string) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldBody, vs...))
 }
 
-// BodyGT applies the GT predicate on the "body" field.
-func BodyGT(v string) predicate.Message {
-	return predicate.Message(sql.FieldGT(FieldBody, v))
-}
-
-// BodyGTE applies the GTE predicate on the "body" field.
-func BodyGTE(v string) predicate.Message {
-	return predicate.Message(sql.FieldGTE(FieldBody, v))
-}
-
-// BodyLT applies the LT predicate on the "body" field.
-func BodyLT(v string) predicate.Message {
-	return predicate.Message(sql.FieldLT(FieldBody, v))
-}
-
-// BodyLTE applies the LTE predicate on the "body" field.
-func BodyLTE(v string) predicate.Message {
-	return predicate.Message(sql.FieldLTE(FieldBody, v))
-}
-
-// BodyContains applies the Contains predicate on the "body" field.
 func BodyContains(v string) predicate.Message {
 	return predicate.Message(sql.FieldContains(FieldBody, v))
 }
 
-// BodyHasPrefix applies the HasPrefix predicate on the "body" field.
 func BodyHasPrefix(v string) predicate.Message {
 	return predicate.Message(sql.FieldHasPrefix(FieldBody, v))
 }
 
-// BodyHasSuffix applies the HasSuffix predicate on the "body" field.
-func BodyHasSuffix(v string) predicate.Message {
-	return predicate.Message(sql.FieldHasSuffix(FieldBody, v))
-}
-
-// BodyEqualFold applies the EqualFold predicate on the "body" field.
 func BodyEqualFold(v string) predicate.Message {
 	return predicate.Message(sql.FieldEqualFold(FieldBody, v))
 }
 
-// BodyContainsFold applies the ContainsFold predicate on the "body" field.
-func BodyContainsFold(v string) predicate.Message {
-	return predicate.Message(sql.FieldContainsFold(FieldBody, v))
-}
-
-// ThreadIDEQ applies the EQ predicate on the "thread_id" field.
-func ThreadIDEQ(v uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldThreadID, v))
-}
-
-// ThreadIDNEQ applies the NEQ predicate on the "thread_id" field.
 func ThreadIDNEQ(v uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldThreadID, v))
 }
 
-// ThreadIDIn applies the In predicate on the "thread_id" field.
 func ThreadIDIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldThreadID, vs...))
 }
 
-// ThreadIDNotIn applies the NotIn predicate on the "thread_id" field.
 func ThreadIDNotIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldThreadID, vs...))
 }
 
-// AuthorIDEQ applies the EQ predicate on the "author_id" field.
-func AuthorIDEQ(v uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldEQ(FieldAuthorID, v))
-}
-
-// AuthorIDNEQ applies the NEQ predicate on the "author_id" field.
 func AuthorIDNEQ(v uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldAuthorID, v))
 }
 
-// AuthorIDIn applies the In predicate on the "author_id" field.
 func AuthorIDIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldAuthorID, vs...))
 }
 
-// AuthorIDNotIn applies the NotIn predicate on the "author_id" field.
 func AuthorIDNotIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNotIn(FieldAuthorID, vs...))
 }
 
-// HasThread applies the HasEdge predicate on the "thread" edge.
 func HasThread() predicate.Message {
 	return predicate.Message(func(s *sql.Selector) {
 		step := sqlgraph.NewStep(
@@ -322,7 +193,6 @@ func HasThread() predicate.Message {
 	})
 }
 
-// HasThreadWith applies the HasEdge predicate on the "thread" edge with a given conditions (other predicates).
 func HasThreadWith(preds ...predicate.Thread) predicate.Message {
 	return predicate.Message(func(s *sql.Selector) {
 		step := newThreadStep()
@@ -334,7 +204,6 @@ func HasThreadWith(preds ...predicate.Thread) predicate.Message {
 	})
 }
 
-// HasAuthor applies the HasEdge predicate on the "author" edge.
 func HasAuthor() predicate.Message {
 	return predicate.Message(func(s *sql.Selector) {
 		step := sqlgraph.NewStep(
@@ -345,7 +214,6 @@ func HasAuthor() predicate.Message {
 	})
 }
 
-// HasAuthorWith applies the HasEdge predicate on the "author" edge with a given conditions (other predicates).
 func HasAuthorWith(preds ...predicate.User) predicate.Message {
 	return predicate.Message(func(s *sql.Selector) {
 		step := newAuthorStep()
@@ -357,17 +225,14 @@ func HasAuthorWith(preds ...predicate.User) predicate.Message {
 	})
 }
 
-// And groups predicates with the AND operator between them.
 func And(predicates ...predicate.Message) predicate.Message {
 	return predicate.Message(sql.AndPredicates(predicates...))
 }
 
-// Or groups predicates with the OR operator between them.
 func Or(predicates ...predicate.Message) predicate.Message {
 	return predicate.Message(sql.OrPredicates(predicates...))
 }
 
-// Not applies the not operator on the given predicate.
 func Not(p predicate.Message) predicate.Message {
 	return predicate.Message(sql.NotPredicates(p))
 }

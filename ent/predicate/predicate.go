@@ -6,11 +6,8 @@ import (
 	"entgo.io/ent/dialect/sql"
 )
 
-// Message is the predicate function for message builders.
 type Message func(*sql.Selector)
 
-// Thread is the predicate function for thread builders.
 type Thread func(*sql.Selector)
 
-// User is the predicate function for user builders.
 type User func(*sql.Selector)

@@ -11,50 +11,45 @@ import (
 )
 
 const (
-	// Label holds the string label denoting the thread type in the database.
 	Label = "thread"
-	// FieldID holds the string denoting the id field in the database.
+
 	FieldID = "id"
-	// FieldVersion holds the string denoting the version field in the database.
+
 	FieldVersion = "version"
-	// FieldCreatedAt holds the string denoting the created_at field in the database.
+
 	FieldCreatedAt = "created_at"
-	// FieldUpdatedAt holds the string denoting the updated_at field in the database.
+
 	FieldUpdatedAt = "updated_at"
-	// FieldSubject holds the string denoting the subject field in the database.
+
 	FieldSubject = "subject"
-	// FieldOwnerID holds the string denoting the owner_id field in the database.
+
 	FieldOwnerID = "owner_id"
-	// EdgeOwner holds the string denoting the owner edge name in mutations.
+
 	EdgeOwner = "owner"
-	// EdgeMembers holds the string denoting the members edge name in mutations.
+
 	EdgeMembers = "members"
-	// EdgeMessages holds the string denoting the messages edge name in mutations.
+
 	EdgeMessages = "messages"
-	// Table holds the table name of the thread in the database.
+
 	Table = "threads"
-	// OwnerTable is the table that holds the owner relation/edge.
+
 	OwnerTable = "threads"
-	// OwnerInverseTable is the table name for the User entity.
-	// It exists in this package in order to avoid circular dependency with the "user" package.
+
 	OwnerInverseTable = "users"
-	// OwnerColumn is the table column denoting the owner relation/edge.
+
 	OwnerColumn = "owner_id"
-	// MembersTable is the table that holds the members relation/edge. The primary key declared below.
+
 	MembersTable = "thread_members"
-	// MembersInverseTable is the table name for the User entity.
-	// It exists in this package in order to avoid circular dependency with the "user" package.
+
 	MembersInverseTable = "users"
-	// MessagesTable is the table that holds the messages relation/edge.
+
 	MessagesTable = "messages"
-	// MessagesInverseTable is the table name for the Message entity.
-	// It exists in this package in order to avoid circular dependency with the "message" package.
+
 	MessagesInverseTable = "messages"
-	// MessagesColumn is the table column denoting the messages relation/edge.
+
 	MessagesColumn = "thread_id"
 )
 
-// Columns holds all SQL columns for thread fields.
 var Columns = []string{
 	FieldID,
 	FieldVersion,
@@ -65,12 +60,9 @@ var Columns = []string{
 }
 
 var (
-	// MembersPrimaryKey and MembersColumn2 are the table columns denoting the
-	// primary key for the members relation (M2M).
 	MembersPrimaryKey = []string{"thread_id", "user_id"}
 )
 
-// ValidColumn reports if the column name is valid (part of the table columns).
 func ValidColumn(column string) bool {
 	for i := range Columns {
 		if column == Columns[i] {
@@ -81,87 +73,21 @@ func ValidColumn(column string) bool {
 }
 
 var (
-	// DefaultVersion holds the default value on creation for the "version" field.
 	DefaultVersion int
-	// DefaultCreatedAt holds the default value on creation for the "created_at" field.
+
 	DefaultCreatedAt func() time.Time
-	// DefaultUpdatedAt holds the default value on creation for the "updated_at" field.
+
 	DefaultUpdatedAt func() time.Time
-	// UpdateDefaultUpdatedAt holds the default value on update for the "updated_at" field.
+
 	UpdateDefaultUpdatedAt func() time.Time
-	// SubjectValidator is a validator for the "subject" field. It is called by the builders before save.
+
 	SubjectValidator func(string) error
-	// DefaultID holds the default value on creation for the "id" field.
+
 	DefaultID func() uuid.UUID
 )
 
-// OrderOption defines the ordering options for the Thread queries.
 type OrderOption func(*sql.Selector)
 
-// ByID orders the results by the id field.
-func ByID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldID, opts...).ToFunc()
-}
-
-// ByVersion orders the results by the version field.
-func ByVersion(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldVersion, opts...).ToFunc()
-}
-
-// ByCreatedAt orders the results by the created_at field.
-func ByCreatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldCreatedAt, opts...).ToFunc()
-}
-
-// ByUpdatedAt orders the results by the updated_at field.
-func ByUpdatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldUpdatedAt, opts...).ToFunc()
-}
-
-// BySubject orders the results by the subject field.
-func BySubject(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldSubject, opts...).ToFunc()
-}
-
-// ByOwnerID orders the results by the owner_id field.
-func ByOwnerID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldOwnerID, opts...).ToFunc()
-}
-
-// ByOwnerField orders the results by owner field.
-func ByOwnerField(field string, opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newOwnerStep(), sql.OrderByField(field, opts...))
-	}
-}
-
-// ByMembersCount orders the results by members count.
-func ByMembersCount(opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborsCount(s, newMembersStep(), opts...)
-	}
-}
-
-// ByMembers orders the results by members terms.
-func ByMembers(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newMembersStep(), append([]sql.OrderTerm{term}, terms...)...)
-	}
-}
-
-// ByMessagesCount orders the results by messages count.
-func ByMessagesCount(opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborsCount(s, newMessagesStep(), opts...)
-	}
-}
-
-// ByMessages orders the results by messages terms.
-func ByMessages(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newMessagesStep(), append([]sql.OrderTerm{term}, terms...)...)
-	}
-}
 func newOwnerStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),

@@ -11,282 +11,162 @@ import (
 	"github.com/google/uuid"
 )
 
-// ID filters vertices based on their ID field.
 func ID(id uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldID, id))
 }
 
-// IDEQ applies the EQ predicate on the ID field.
-func IDEQ(id uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldID, id))
-}
-
-// IDNEQ applies the NEQ predicate on the ID field.
 func IDNEQ(id uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldID, id))
 }
 
-// IDIn applies the In predicate on the ID field.
 func IDIn(ids ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldID, ids...))
 }
 
-// IDNotIn applies the NotIn predicate on the ID field.
 func IDNotIn(ids ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldID, ids...))
 }
 
-// IDGT applies the GT predicate on the ID field.
-func IDGT(id uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldGT(FieldID, id))
-}
-
-// IDGTE applies the GTE predicate on the ID field.
-func IDGTE(id uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldGTE(FieldID, id))
-}
-
-// IDLT applies the LT predicate on the ID field.
-func IDLT(id uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldLT(FieldID, id))
-}
-
-// IDLTE applies the LTE predicate on the ID field.
-func IDLTE(id uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldLTE(FieldID, id))
-}
-
-// Version applies equality check predicate on the "version" field. It's identical to VersionEQ.
 func Version(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldVersion, v))
 }
 
-// CreatedAt applies equality check predicate on the "created_at" field. It's identical to CreatedAtEQ.
 func CreatedAt(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldCreatedAt, v))
 }
 
-// UpdatedAt applies equality check predicate on the "updated_at" field. It's identical to UpdatedAtEQ.
 func UpdatedAt(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldUpdatedAt, v))
 }
 
-// Subject applies equality check predicate on the "subject" field. It's identical to SubjectEQ.
 func Subject(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldSubject, v))
 }
 
-// OwnerID applies equality check predicate on the "owner_id" field. It's identical to OwnerIDEQ.
 func OwnerID(v uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldOwnerID, v))
 }
 
-// VersionEQ applies the EQ predicate on the "version" field.
-func VersionEQ(v int) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldVersion, v))
-}
-
-// VersionNEQ applies the NEQ predicate on the "version" field.
 func VersionNEQ(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldVersion, v))
 }
 
-// VersionIn applies the In predicate on the "version" field.
 func VersionIn(vs ...int) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldVersion, vs...))
 }
 
-// VersionNotIn applies the NotIn predicate on the "version" field.
 func VersionNotIn(vs ...int) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldVersion, vs...))
 }
 
-// VersionGT applies the GT predicate on the "version" field.
 func VersionGT(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldGT(FieldVersion, v))
 }
 
-// VersionGTE applies the GTE predicate on the "version" field.
 func VersionGTE(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldGTE(FieldVersion, v))
 }
 
-// VersionLT applies the LT predicate on the "version" field.
 func VersionLT(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldLT(FieldVersion, v))
 }
 
-// VersionLTE applies the LTE predicate on the "version" field.
 func VersionLTE(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldVersion, v))
 }
 
-// CreatedAtEQ applies the EQ predicate on the "created_at" field.
-func CreatedAtEQ(v time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldCreatedAt, v))
-}
-
-// CreatedAtNEQ applies the NEQ predicate on the "created_at" field.
 func CreatedAtNEQ(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldCreatedAt, v))
 }
 
-// CreatedAtIn applies the In predicate on the "created_at" field.
 func CreatedAtIn(vs ...time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldCreatedAt, vs...))
 }
 
-// CreatedAtNotIn applies the NotIn predicate on the "created_at" field.
 func CreatedAtNotIn(vs ...time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldCreatedAt, vs...))
 }
 
-// CreatedAtGT applies the GT predicate on the "created_at" field.
 func CreatedAtGT(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldGT(FieldCreatedAt, v))
 }
 
-// CreatedAtGTE applies the GTE predicate on the "created_at" field.
 func CreatedAtGTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldGTE(FieldCreatedAt, v))
 }
 
-// CreatedAtLT applies the LT predicate on the "created_at" field.
 func CreatedAtLT(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLT(FieldCreatedAt, v))
 }
 
-// CreatedAtLTE applies the LTE predicate on the "created_at" field.
 func CreatedAtLTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldCreatedAt, v))
 }
 
-// UpdatedAtEQ applies the EQ predicate on the "updated_at" field.
-func UpdatedAtEQ(v time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldUpdatedAt, v))
-}
-
-// UpdatedAtNEQ applies the NEQ predicate on the "updated_at" field.
 func UpdatedAtNEQ(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldUpdatedAt, v))
 }
 
-// UpdatedAtIn applies the In predicate on the "updated_at" field.
 func UpdatedAtIn(vs ...time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldUpdatedAt, vs...))
 }
 
-// UpdatedAtNotIn applies the NotIn predicate on the "updated_at" field.
 func UpdatedAtNotIn(vs ...time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldUpdatedAt, vs...))
 }
 
-// UpdatedAtGT applies the GT predicate on the "updated_at" field.
 func UpdatedAtGT(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldGT(FieldUpdatedAt, v))
 }
 
-// UpdatedAtGTE applies the GTE predicate on the "updated_at" field.
 func UpdatedAtGTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldGTE(FieldUpdatedAt, v))
 }
 
-// UpdatedAtLT applies the LT predicate on the "updated_at" field.
 func UpdatedAtLT(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLT(FieldUpdatedAt, v))
 }
 
-// UpdatedAtLTE applies the LTE predicate on the "updated_at" field.
 func UpdatedAtLTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldUpdatedAt, v))
 }
 
-// SubjectEQ applies the EQ predicate on the "subject" field.
-func SubjectEQ(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldSubject, v))
-}
-
-// SubjectNEQ applies the NEQ predicate on the "subject" field.
 func SubjectNEQ(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldSubject, v))
 }
 
-// SubjectIn applies the In predicate on the "subject" field.
 func SubjectIn(vs ...string) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldSubject, vs...))
 }
 
-// SubjectNotIn applies the NotIn predicate on the "subject" field.
 func SubjectNotIn(vs ...string) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldSubject, vs...))
 }
 
-// SubjectGT applies the GT predicate on the "subject" field.
-func SubjectGT(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldGT(FieldSubject, v))
-}
-
-// SubjectGTE applies the GTE predicate on the "subject" field.
-func SubjectGTE(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldGTE(FieldSubject, v))
-}
-
-// SubjectLT applies the LT predicate on the "subject" field.
-func SubjectLT(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldLT(FieldSubject, v))
-}
-
-// SubjectLTE applies the LTE predicate on the "subject" field.
-func SubjectLTE(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldLTE(FieldSubject, v))
-}
-
-// SubjectContains applies the Contains predicate on the "subject" field.
 func SubjectContains(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldContains(FieldSubject, v))
 }
 
-// SubjectHasPrefix applies the HasPrefix predicate on the "subject" field.
 func SubjectHasPrefix(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldHasPrefix(FieldSubject, v))
 }
 
-// SubjectHasSuffix applies the HasSuffix predicate on the "subject" field.
-func SubjectHasSuffix(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldHasSuffix(FieldSubject, v))
-}
-
-// SubjectEqualFold applies the EqualFold predicate on the "subject" field.
 func SubjectEqualFold(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldEqualFold(FieldSubject, v))
 }
 
-// SubjectContainsFold applies the ContainsFold predicate on the "subject" field.
-func SubjectContainsFold(v string) predicate.Thread {
-	return predicate.Thread(sql.FieldContainsFold(FieldSubject, v))
-}
-
-// OwnerIDEQ applies the EQ predicate on the "owner_id" field.
-func OwnerIDEQ(v uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldEQ(FieldOwnerID, v))
-}
-
-// OwnerIDNEQ applies the NEQ predicate on the "owner_id" field.
 func OwnerIDNEQ(v uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldNEQ(FieldOwnerID, v))
 }
 
-// OwnerIDIn applies the In predicate on the "owner_id" field.
 func OwnerIDIn(vs ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldOwnerID, vs...))
 }
 
-// OwnerIDNotIn applies the NotIn predicate on the "owner_id" field.
 func OwnerIDNotIn(vs ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldNotIn(FieldOwnerID, vs...))
 }
 
-// HasOwner applies the HasEdge predicate on the "owner" edge.
 func HasOwner() predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := sqlgraph.NewStep(
@@ -297,7 +177,6 @@ func HasOwner() predicate.Thread {
 	})
 }
 
-// HasOwnerWith applies the HasEdge predicate on the "owner" edge with a given conditions (other predicates).
 func HasOwnerWith(preds ...predicate.User) predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := newOwnerStep()
@@ -309,7 +188,6 @@ func HasOwnerWith(preds ...predicate.User) predicate.Thread {
 	})
 }
 
-// HasMembers applies the HasEdge predicate on the "members" edge.
 func HasMembers() predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := sqlgraph.NewStep(
@@ -320,7 +198,6 @@ func HasMembers() predicate.Thread {
 	})
 }
 
-// HasMembersWith applies the HasEdge predicate on the "members" edge with a given conditions (other predicates).
 func HasMembersWith(preds ...predicate.User) predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := newMembersStep()
@@ -332,7 +209,6 @@ func HasMembersWith(preds ...predicate.User) predicate.Thread {
 	})
 }
 
-// HasMessages applies the HasEdge predicate on the "messages" edge.
 func HasMessages() predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := sqlgraph.NewStep(
@@ -343,7 +219,6 @@ func HasMessages() predicate.Thread {
 	})
 }
 
-// HasMessagesWith applies the HasEdge predicate on the "messages" edge with a given conditions (other predicates).
 func HasMessagesWith(preds ...predicate.Message) predicate.Thread {
 	return predicate.Thread(func(s *sql.Selector) {
 		step := newMessagesStep()
@@ -355,17 +230,14 @@ func HasMessagesWith(preds ...predicate.Message) predicate.Thread {
 	})
 }
 
-// And groups predicates with the AND operator between them.
 func And(predicates ...predicate.Thread) predicate.Thread {
 	return predicate.Thread(sql.AndPredicates(predicates...))
 }
 
-// Or groups predicates with the OR operator between them.
 func Or(predicates ...predicate.Thread) predicate.Thread {
 	return predicate.Thread(sql.OrPredicates(predicates...))
 }
 
-// Not applies the not operator on the given predicate.
 func Not(p predicate.Thread) predicate.Thread {
 	return predicate.Thread(sql.NotPredicates(p))
 }

@@ -12,54 +12,49 @@ import (
 )
 
 const (
-	// Label holds the string label denoting the user type in the database.
 	Label = "user"
-	// FieldID holds the string denoting the id field in the database.
+
 	FieldID = "id"
-	// FieldVersion holds the string denoting the version field in the database.
+
 	FieldVersion = "version"
-	// FieldCreatedAt holds the string denoting the created_at field in the database.
+
 	FieldCreatedAt = "created_at"
-	// FieldUpdatedAt holds the string denoting the updated_at field in the database.
+
 	FieldUpdatedAt = "updated_at"
-	// FieldEmail holds the string denoting the email field in the database.
+
 	FieldEmail = "email"
-	// FieldUsername holds the string denoting the username field in the database.
+
 	FieldUsername = "username"
-	// FieldName holds the string denoting the name field in the database.
+
 	FieldName = "name"
-	// FieldRole holds the string denoting the role field in the database.
+
 	FieldRole = "role"
-	// EdgeOwnedThreads holds the string denoting the owned_threads edge name in mutations.
+
 	EdgeOwnedThreads = "owned_threads"
-	// EdgeThreads holds the string denoting the threads edge name in mutations.
+
 	EdgeThreads = "threads"
-	// EdgeMessages holds the string denoting the messages edge name in mutations.
+
 	EdgeMessages = "messages"
-	// Table holds the table name of the user in the database.
+
 	Table = "users"
-	// OwnedThreadsTable is the table that holds the owned_threads relation/edge.
+
 	OwnedThreadsTable = "threads"
-	// OwnedThreadsInverseTable is the table name for the Thread entity.
-	// It exists in this package in order to avoid circular dependency with the "thread" package.
+
 	OwnedThreadsInverseTable = "threads"
-	// OwnedThreadsColumn is the table column denoting the owned_threads relation/edge.
+
 	OwnedThreadsColumn = "owner_id"
-	// ThreadsTable is the table that holds the threads relation/edge. The primary key declared below.
+
 	ThreadsTable = "thread_members"
-	// ThreadsInverseTable is the table name for the Thread entity.
-	// It exists in this package in order to avoid circular dependency with the "thread" package.
+
 	ThreadsInverseTable = "threads"
-	// MessagesTable is the table that holds the messages relation/edge.
+
 	MessagesTable = "messages"
-	// MessagesInverseTable is the table name for the Message entity.
-	// It exists in this package in order to avoid circular dependency with the "message" package.
+
 	MessagesInverseTable = "messages"
-	// MessagesColumn is the table column denoting the messages relation/edge.
+
 	MessagesColumn = "author_id"
 )
 
-// Columns holds all SQL columns for user fields.
 var Columns = []string{
 	FieldID,
 	FieldVersion,
@@ -72,12 +67,9 @@ var Columns = []string{
 }
 
 var (
-	// ThreadsPrimaryKey and ThreadsColumn2 are the table columns denoting the
-	// primary key for the threads relation (M2M).
 	ThreadsPrimaryKey = []string{"thread_id", "user_id"}
 )
 
-// ValidColumn reports if the column name is valid (part of the table columns).
 func ValidColumn(column string) bool {
 	for i := range Columns {
 		if column == Columns[i] {
@@ -88,42 +80,33 @@ func ValidColumn(column string) bool {
 }
 
 var (
-	// DefaultVersion holds the default value on creation for the "version" field.
 	DefaultVersion int
-	// DefaultCreatedAt holds the default value on creation for the "created_at" field.
+
 	DefaultCreatedAt func() time.Time
-	// DefaultUpdatedAt holds the default value on creation for the "updated_at" field.
+
 	DefaultUpdatedAt func() time.Time
-	// UpdateDefaultUpdatedAt holds the default value on update for the "updated_at" field.
+
 	UpdateDefaultUpdatedAt func() time.Time
-	// EmailValidator is a validator for the "email" field. It is called by the builders before save.
+
 	EmailValidator func(string) error
-	// UsernameValidator is a validator for the "username" field. It is called by the builders before save.
+
 	UsernameValidator func(string) error
-	// NameValidator is a validator for the "name" field. It is called by the builders before save.
+
 	NameValidator func(string) error
-	// DefaultID holds the default value on creation for the "id" field.
+
 	DefaultID func() uuid.UUID
 )
 
-// Role defines the type for the "role" enum field.
 type Role string
 
-// RoleUser is the default value of the Role enum.
 const DefaultRole = RoleUser
 
-// Role values.
 const (
 	RoleUser      Role = "user"
 	RoleModerator Role = "moderator"
 	RoleAdmin     Role = "admin"
 )
 
-func (r Role) String() string {
-	return string(r)
-}
-
-// RoleValidator is a validator for the "role" field enum values. It is called by the builders before save.
 func RoleValidator(r Role) error {
 	switch r {
 	case RoleUser, RoleModerator, RoleAdmin:
@@ -133,90 +116,8 @@ func RoleValidator(r Role) error {
 	}
 }
 
-// OrderOption defines the ordering options for the User queries.
 type OrderOption func(*sql.Selector)
 
-// ByID orders the results by the id field.
-func ByID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldID, opts...).ToFunc()
-}
-
-// ByVersion orders the results by the version field.
-func ByVersion(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldVersion, opts...).ToFunc()
-}
-
-// ByCreatedAt orders the results by the created_at field.
-func ByCreatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldCreatedAt, opts...).ToFunc()
-}
-
-// ByUpdatedAt orders the results by the updated_at field.
-func ByUpdatedAt(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldUpdatedAt, opts...).ToFunc()
-}
-
-// ByEmail orders the results by the email field.
-func ByEmail(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldEmail, opts...).ToFunc()
-}
-
-// ByUsername orders the results by the username field.
-func ByUsername(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldUsername, opts...).ToFunc()
-}
-
-// ByName orders the results by the name field.
-func ByName(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldName, opts...).ToFunc()
-}
-
-// ByRole orders the results by the role field.
-func ByRole(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldRole, opts...).ToFunc()
-}
-
-// ByOwnedThreadsCount orders the results by owned_threads count.
-func ByOwnedThreadsCount(opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborsCount(s, newOwnedThreadsStep(), opts...)
-	}
-}
-
-// ByOwnedThreads orders the results by owned_threads terms.
-func ByOwnedThreads(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newOwnedThreadsStep(), append([]sql.OrderTerm{term}, terms...)...)
-	}
-}
-
-// ByThreadsCount orders the results by threads count.
-func ByThreadsCount(opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborsCount(s, newThreadsStep(), opts...)
-	}
-}
-
-// ByThreads orders the results by threads terms.
-func ByThreads(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newThreadsStep(), append([]sql.OrderTerm{term}, terms...)...)
-	}
-}
-
-// ByMessagesCount orders the results by messages count.
-func ByMessagesCount(opts ...sql.OrderTermOption) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborsCount(s, newMessagesStep(), opts...)
-	}
-}
-
-// ByMessages orders the results by messages terms.
-func ByMessages(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
-	return func(s *sql.Selector) {
-		sqlgraph.OrderByNeighborTerms(s, newMessagesStep(), append([]sql.OrderTerm{term}, terms...)...)
-	}
-}
 func newOwnedThreadsStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),

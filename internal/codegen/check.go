@@ -1,9 +1,8 @@
 package codegen
 
 import (
+	"errors"
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 
 	"entgo.io/contrib/entgql"
@@ -13,57 +12,55 @@ import (
 	"godstack/internal/entity"
 )
 
-// reservedTypes are GraphQL types that are there without any entity.
-var reservedTypes = []string{
-	"Query", "Mutation", "Subscription", "Node", "Record", "RecordMap", "RecordRef", "Deleted", "PageInfo",
-	"Cursor", "ChangeKind", "OrderDirection", "String", "Int", "Float", "Boolean", "ID", "Time", "Map",
-}
-
-// reservedSuffixes end the names of types that are made for an entity.
-var reservedSuffixes = []string{"Connection", "Edge", "Change", "Input", "Order", "OrderField"}
-
-var graphQLName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
-
-// prepare checks the graph and gives every node the entgql annotations that follow from ours. The error names
-// the schema file.
+// prepare checks the graph and gives every node the entgql annotations that follow from ours. Its error has a line
+// for each thing that is wrong, which begins with the place in the schema files.
 func prepare(g *gen.Graph) error {
+	c := &checker{places: findPlaces(schemaDir), claims: newClaims()}
 	for _, n := range g.Nodes {
-		if err := prepareNode(n); err != nil {
-			return fmt.Errorf("%s: %w", fileOf(n), err)
-		}
+		c.node(n)
 	}
-	return nil
+	return errors.Join(c.errs...)
 }
 
-// fileOf returns the place of an entity's schema.
-func fileOf(n *gen.Type) string {
-	if pos := n.Pos(); pos != "" {
-		return pos
-	}
-	return "ent/schema: " + n.Name
+// checker goes over a graph and collects what is wrong.
+type checker struct {
+	places places
+	claims claims
+	errs   []error
 }
 
-func prepareNode(n *gen.Type) error {
+// fail notes what is wrong with an entity, or with its field or edge member.
+func (c *checker) fail(n *gen.Type, member string, err error) {
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("%s: %w", c.places.of(n.Name, member), err))
+	}
+}
+
+func (c *checker) node(n *gen.Type) {
 	a, err := entity.Decode(n.Annotations)
 	if err != nil {
-		return err
+		c.fail(n, "", err)
+		return
 	}
-	switch {
-	case !a.Mixin:
-		return fmt.Errorf("%s has no entity.Mixin{}: every table has an id, a version and timestamps", n.Name)
-	case slices.Contains(reservedTypes, n.Name):
-		return fmt.Errorf("%s is a reserved name: the GraphQL schema has a type of this name", n.Name)
+	if !a.Mixin {
+		c.fail(n, "", fmt.Errorf("%s has no entity.Mixin{}: every table has an id, a version and timestamps", n.Name))
+		return
 	}
-	for _, s := range reservedSuffixes {
-		if strings.HasSuffix(n.Name, s) && n.Name != s {
-			return fmt.Errorf("%s is a reserved name: types that end in %s are made for entities", n.Name, s)
+	if n.ID.Position == nil || !n.ID.Position.MixedIn {
+		c.fail(n, "id", fmt.Errorf("field id of %s: is there already, from entity.Mixin{}", n.Name))
+	}
+	if err := checkName(n); err != nil {
+		c.fail(n, "", err)
+	} else {
+		for _, err := range c.claims.entity(n, a) {
+			c.fail(n, "", err)
 		}
 	}
 	ant := entgql.Annotation{Skip: entgql.SkipAll}
 	if !a.Internal {
 		ant = entgql.Annotation{
-			RelayConnection: true, MultiOrder: true, QueryField: &entgql.FieldConfig{}, Implements: []string{"Record"},
-			Skip: skipInputs(a),
+			RelayConnection: true, MultiOrder: true, QueryField: &entgql.FieldConfig{Name: listName(n.Name)},
+			Implements: []string{"Record"}, Skip: skipInputs(a),
 			MutationInputs: []entgql.MutationConfig{
 				{IsCreate: true, Description: "What a new " + n.Name + " is made of."},
 				{Description: "What to change of a " + n.Name + ". What is absent stays; null empties."},
@@ -71,18 +68,26 @@ func prepareNode(n *gen.Type) error {
 		}
 	}
 	annotate(&n.Annotations, ant)
-	for _, f := range n.Fields {
-		if err := prepareField(f); err != nil {
-			return fmt.Errorf("field %s of %s: %w", f.Name, n.Name, err)
-		}
-	}
 	annotate(&n.ID.Annotations, entgql.Annotation{})
-	for _, e := range n.Edges {
-		if err := prepareEdge(n, e); err != nil {
-			return fmt.Errorf("edge %s of %s: %w", e.Name, n.Name, err)
+	members := memberClaims()
+	for _, f := range n.Fields {
+		err := prepareField(f, a)
+		if err == nil {
+			err = errors.Join(members.field(f)...)
+		}
+		if err != nil {
+			c.fail(n, f.Name, fmt.Errorf("field %s of %s: %w", f.Name, n.Name, err))
 		}
 	}
-	return nil
+	for _, d := range n.Edges {
+		err := prepareEdge(n, d, a)
+		if err == nil {
+			err = errors.Join(members.edge(d)...)
+		}
+		if err != nil {
+			c.fail(n, d.Name, fmt.Errorf("edge %s of %s: %w", d.Name, n.Name, err))
+		}
+	}
 }
 
 func annotate(to *gen.Annotations, a entgql.Annotation) {
@@ -105,20 +110,51 @@ func skipInputs(a entity.Annotation) (skip entgql.SkipMode) {
 
 const skipWrites = entgql.SkipMutationCreateInput | entgql.SkipMutationUpdateInput
 
-func prepareField(f *gen.Field) error {
+// errUnset is the answer to a required field or edge that no input has.
+var errUnset = errors.New("is required and in no input, so that no record could be created: make it Optional, give it a Default, " +
+	"or leave create out with entity.Operations(...)")
+
+// hidden reports whether the API does not show a field: it is annotated so, or Sensitive, or the foreign key of an
+// edge that the API does not show.
+func hidden(f *gen.Field) bool {
+	a, err := entity.Decode(f.Annotations)
+	if err != nil || a.Hidden || f.Sensitive() {
+		return true
+	}
+	if !f.IsEdgeField() {
+		return false
+	}
+	d, err := f.Edge()
+	if err != nil || d == nil {
+		return true
+	}
+	return hiddenEdge(d)
+}
+
+// hiddenEdge reports whether the API does not show an edge: it is annotated so, or leads to an internal entity.
+func hiddenEdge(d *gen.Edge) bool {
+	a, err := entity.Decode(d.Annotations)
+	other, err2 := entity.Decode(d.Type.Annotations)
+	return err != nil || err2 != nil || a.Hidden || other.Internal
+}
+
+func prepareField(f *gen.Field, of entity.Annotation) error {
 	a, err := entity.Decode(f.Annotations)
 	if err != nil {
 		return err
 	}
-	if a.Hidden || f.Sensitive() {
-		if !f.Optional && !f.Default {
-			return fmt.Errorf("is not in the API and has no default: no record could be created; make it Optional or give it a Default")
-		}
+	switch {
+	case !columnName.MatchString(f.Name):
+		return fmt.Errorf("is no name for a column: use lower-case letters and digits, with _ between words, as in due_at")
+	case f.StorageKey() != f.Name:
+		return fmt.Errorf("has the storage key %s: a field and its column have one name", f.StorageKey())
+	}
+	if (hidden(f) || a.ReadOnly) && !f.IsEdgeField() && !f.Optional && !f.Default && !of.Internal && of.Allows(entity.Create) {
+		return errUnset
+	}
+	if of.Internal || hidden(f) {
 		annotate(&f.Annotations, entgql.Annotation{Skip: entgql.SkipAll})
 		return nil
-	}
-	if !graphQLName.MatchString(f.Name) || strings.HasPrefix(f.Name, "__") {
-		return fmt.Errorf("is not a GraphQL name")
 	}
 	if f.Optional && !f.Nillable && f.Type.Type != field.TypeJSON {
 		return fmt.Errorf("is Optional and not Nillable: add Nillable(), so that null and the empty value differ")
@@ -126,6 +162,12 @@ func prepareField(f *gen.Field) error {
 	kind, err := kindOf(f)
 	if err != nil {
 		return err
+	}
+	for _, v := range f.Enums {
+		if !enumValue.MatchString(v.Value) || v.Value == "true" || v.Value == "false" || v.Value == "null" {
+			return fmt.Errorf("has the value %q, which is no GraphQL name: use letters, digits and _, a letter first; "+
+				"not true, false or null", v.Value)
+		}
 	}
 	var ant entgql.Annotation
 	switch {
@@ -136,16 +178,8 @@ func prepareField(f *gen.Field) error {
 	default:
 		ant.OrderField = strings.ToUpper(f.Name)
 	}
-	for _, v := range f.Enums {
-		if !graphQLName.MatchString(v.Value) {
-			return fmt.Errorf("its value %q is not a GraphQL name", v.Value)
-		}
-	}
 	if a.ReadOnly {
 		ant.Skip |= skipWrites
-	}
-	if f.StorageKey() != f.Name {
-		return fmt.Errorf("has the storage key %s: a field and its column have one name", f.StorageKey())
 	}
 	annotate(&f.Annotations, ant)
 	return nil
@@ -183,47 +217,51 @@ func kindOf(f *gen.Field) (string, error) {
 		"[]int, []float64, map[string]any, or annotate it with entity.Hidden()", f.Type)
 }
 
-func prepareEdge(n *gen.Type, e *gen.Edge) error {
-	a, err := entity.Decode(e.Annotations)
+func prepareEdge(n *gen.Type, d *gen.Edge, of entity.Annotation) error {
+	a, err := entity.Decode(d.Annotations)
 	if err != nil {
 		return err
 	}
-	other, err := entity.Decode(e.Type.Annotations)
-	if err != nil {
-		return err
-	}
+	shown := !of.Internal && !hiddenEdge(d)
 	switch {
-	case e.Through != nil:
-		return fmt.Errorf("goes Through an edge schema: give %s a table of its own and two edges to it", e.Type.Name)
-	case ownsColumn(e) && e.Field() == nil:
+	case !columnName.MatchString(d.Name):
+		return fmt.Errorf("is no name for an edge: use lower-case letters and digits, with _ between words, as in order_items")
+	case camel(d.Name) == "stores":
+		return fmt.Errorf("is a reserved name: generated code has something of this name")
+	case d.Through != nil:
+		return fmt.Errorf("goes Through an edge schema: give %s a table of its own and two edges to it", d.Type.Name)
+	case d.Bidi && d.Unique:
+		return fmt.Errorf("is one to one with itself: name both sides, as in edge.To(\"next\", %s.Type).Unique().From(\"previous\").Unique()", n.Name)
+	case d.O2M() && !d.IsInverse() && d.Ref == nil:
+		return fmt.Errorf("has no inverse: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) to %s", n.Name, d.Name, d.Type.Name)
+	case d.O2O() && !d.IsInverse() && d.Ref == nil:
+		return fmt.Errorf("has no inverse, which is the side that keeps the id: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) "+
+			"to %s and annotate this one with entity.Hidden()", n.Name, d.Name, d.Type.Name)
+	case ownsColumn(d) && d.Field() == nil:
 		return fmt.Errorf("needs a field: add field.UUID(%q, uuid.UUID{}) and .Field(%[1]q), so that the record carries "+
-			"the id", e.Name+"_id")
-	case e.O2M() && e.Ref == nil && !a.Hidden:
-		return fmt.Errorf("has no inverse: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) to %s", n.Name,
-			e.Name, e.Type.Name)
-	case e.O2O() && !e.IsInverse() && !a.Hidden:
+			"the id", d.Name+"_id")
+	case d.O2O() && !d.IsInverse() && shown:
 		return fmt.Errorf("is one to one, seen from the side without the foreign key: annotate it with entity.Hidden()")
-	case a.Viewer && (!ownsColumn(e) || e.Type.Name != "User"):
+	case a.Viewer && (!ownsColumn(d) || d.Type.Name != "User"):
 		return fmt.Errorf("is annotated with entity.Viewer() and is not a to-one edge to User")
+	case ownsColumn(d) && !d.Optional && !a.Viewer && (a.ReadOnly || !shown) && !of.Internal && of.Allows(entity.Create):
+		return errUnset
 	}
-	ant := entgql.Annotation{RelayConnection: !e.Unique}
+	ant := entgql.Annotation{RelayConnection: !d.Unique}
 	switch {
-	case a.Hidden, other.Internal:
+	case !shown:
 		ant.Skip = entgql.SkipAll
-	case a.ReadOnly, a.Viewer, !written(e):
+	case a.ReadOnly, a.Viewer, !written(d):
 		// An edge is written from the side that has it: the foreign key's, or, many to many, the one that
 		// declares it. Its version is the one that is raised.
 		ant.Skip = skipWrites
 	}
-	if !written(e) {
-		e.Immutable = true // in Go likewise; it also spares ent's update builders the code for it
-	}
-	annotate(&e.Annotations, ant)
+	annotate(&d.Annotations, ant)
 	return nil
 }
 
 // ownsColumn reports whether the entity has the edge's foreign key.
-func ownsColumn(e *gen.Edge) bool { return e.M2O() || e.O2O() && e.IsInverse() }
+func ownsColumn(d *gen.Edge) bool { return d.M2O() || d.O2O() && d.IsInverse() }
 
 // written reports whether an input of the entity may have the edge.
-func written(e *gen.Edge) bool { return ownsColumn(e) || e.M2M() && !e.IsInverse() }
+func written(d *gen.Edge) bool { return ownsColumn(d) || d.M2M() && !d.IsInverse() }

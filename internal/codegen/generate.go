@@ -21,10 +21,13 @@ const (
 	gqlgenFile    = "gqlgen.yml"
 )
 
-// Generate makes everything that follows from the schema files. The working directory is the module's root.
+// Generate makes everything that follows from the schema files, if anything has changed. The working directory is the module's root.
 func Generate(module string) error {
 	// The tools allocate much and live shortly.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	if ok, err := current(); ok || err != nil {
+		return err
+	}
 	x := &extension{module: module}
 	gql, err := x.entgql()
 	if err != nil {
@@ -37,7 +40,7 @@ func Generate(module string) error {
 	defer os.RemoveAll(fresh)
 	err = entc.Generate("./"+schemaDir, &gen.Config{Package: module + "/" + entDir, Target: fresh}, entc.Extensions(x, gql))
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	if err := syncEnt(fresh, entDir); err != nil {
 		return err
@@ -54,11 +57,16 @@ func Generate(module string) error {
 		return err
 	}
 	m, err := migration(x.graph, migrationsDir, time.Now())
-	if err != nil || m == nil {
+	if err != nil {
 		return err
 	}
-	fmt.Println("wrote", m.File)
-	return nil
+	if m != nil {
+		fmt.Println("wrote", m.File)
+		for _, l := range m.Losses {
+			fmt.Println("ATTENTION: it loses the data of", l)
+		}
+	}
+	return stamp()
 }
 
 // writeFile writes a file if that changes it.

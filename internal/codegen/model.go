@@ -31,7 +31,7 @@ func exposed(g *gen.Graph) ([]*Entity, error) {
 			return nil, err
 		}
 		if !a.Internal {
-			es = append(es, &Entity{Node: n, Name: n.Name, Single: camel(snake(n.Name)), List: camel(snake(plural(n.Name))),
+			es = append(es, &Entity{Node: n, Name: n.Name, Single: camel(snake(n.Name)), List: listName(n.Name),
 				Prefix: snake(n.Name), annotation: a, graph: g})
 		}
 	}

@@ -73,6 +73,13 @@ func (b *bundle) post(ctx context.Context, as, body string) (a answer, err error
 	return a, err
 }
 
+// decodeAnswer reads the answer in a socket's message.
+func decodeAnswer(t testing.TB, payload json.RawMessage) (a answer) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(payload, &a), string(payload))
+	return a
+}
+
 // encode makes a request's body; vars are names and values in turn.
 func encode(document string, vars []any) string {
 	m := map[string]any{}

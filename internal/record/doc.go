@@ -2,18 +2,44 @@
 // watching records of any entity, from the entity's description ([Entity]) and the few functions that generated
 // code supplies for it ([Model]).
 //
-// Guarantees, and the tests that hold them:
+// What writes guarantee:
 //
 //   - of any number of writers with one expected version exactly one wins (TestOneWriterWins), and no
 //     acknowledged write is lost (TestNoLostUpdate);
-//   - a write that loses answers CONFLICT with the record as it is now, and costs a successful write nothing
-//     (TestConflict, TestStatements);
-//   - all entity mutations of one operation commit together or not at all (TestOperationIsOneTransaction);
-//   - what a client sends is BAD_USER_INPUT when it is wrong, never INTERNAL (TestBadInput);
-//   - reading a page of records takes a number of statements that does not depend on the number of records
-//     (TestStatements);
-//   - a subscription to a record starts with a snapshot and then gives each later version once, in order
-//     (TestWatch).
+//   - a write that loses answers CONFLICT with the record as a query answers it now, and the fields that changed
+//     since (TestConflict, TestConflictOfAUser); it costs a write that wins nothing (TestStatements);
+//   - links count as one change of the record that has the edge (TestMembers);
+//   - a create, an update or a delete of one record is one round trip (TestStatementsOfWrites);
+//   - all entity mutations of one operation commit together or not at all, whatever fails
+//     (TestOperationIsOneTransaction, TestEveryFailureOfARootFieldRollsBack, TestALostConnectionIsUnavailable), what
+//     fails in the selection of an answer undoes nothing (TestAnErrorInTheSelectionRollsNothingBack), and the answer
+//     leaves after COMMIT (TestTheAnswerLeavesAfterCommit);
+//   - hooks of the ent client are part of the write's transaction (TestHooks);
+//   - the change log names who wrote, and a connection forgets it at once (TestTheActorIsLogged);
+//   - a deadlock or a serialization failure is UNAVAILABLE, with the time to try again (TestAWriteInTheWayIsUnavailable).
+//
+// What reads guarantee:
+//
+//   - the number of statements does not depend on the number of records (TestNoStatementForEachRecord), and
+//     testdata/statements.golden shows them (TestStatements);
+//   - turning the pages of a list, in any order and either direction, gives what one page would, nulls and extreme
+//     values included (TestPagesAddUp, TestPagesAddUpWithNulls);
+//   - an answer has what is selected, in that order (TestSelections), and an error its place (TestErrorsHavePlaces);
+//   - times are in UTC, and what a write answers is what a read gives (TestWrite).
+//
+// What a client sends is never INTERNAL: wrong input says which field, and too much of it is TOO_COMPLEX (TestBadInput,
+// TestBadBodies, TestRefusedWrites).
+//
+// What a subscription to a record guarantees:
+//
+//   - it starts with a snapshot, or READY where the client's version is current (TestWatchWhatIsKnown), then gives each
+//     later version once, in order, whoever wrote it by whatever means (TestWatch, TestWatchInAStorm);
+//   - only a subscriber that falls behind by hundreds of events is given some joined into one, with all their fields
+//     (TestSlowSubscriber);
+//   - where changes may have been missed it says RESYNC and starts again (TestWatchAfterTruncate,
+//     TestWatchAfterANewEpoch);
+//   - a change is read once for all subscribers (TestWatchersShareTheRecord), and who leaves is forgotten
+//     (TestWatchersThatLeave).
 //
 // It may import viewer, entity, entpgx and changelog; generated code and everything above imports it. It never
 // imports the generated ent package.

@@ -321,7 +321,7 @@ func collect[T any](f *Field, list []any) ([]T, error) {
 		switch x := plain(f, v).(type) {
 		case T:
 			values = append(values, x)
-		case int:
+		case int: //nolint:gocritic // T is not int where this matters
 			values = append(values, any(int64(x)).(T))
 		default:
 			return nil, fmt.Errorf("cannot use %T in a list", x)

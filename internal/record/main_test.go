@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,20 +26,21 @@ import (
 
 func TestMain(m *testing.M) {
 	// What is answered is in UTC, wherever the program runs.
-	time.Local = time.FixedZone("elsewhere", int((5*time.Hour+30*time.Minute).Seconds()))
+	time.Local = time.FixedZone("elsewhere", int((5*time.Hour + 30*time.Minute).Seconds()))
 	dbtest.Main(m)
 }
 
 // bundle is the API over a database of its own, answering over HTTP.
 type bundle struct {
 	*pgxpool.Pool
-	client *ent.Client
-	stores *ent.Stores
-	url    string // of the server
-	http   *http.Client
-	trace  *trace
-	log    *logBuffer
-	ada    record.ID // a user, who asks where a test does not say otherwise
+	client   *ent.Client
+	stores   *ent.Stores
+	url      string // of the server
+	http     *http.Client
+	trace    *trace
+	log      *logBuffer
+	watching atomic.Int64 // subscriptions there are
+	ada      record.ID    // a user, who asks where a test does not say otherwise
 }
 
 // options of setup.
@@ -79,7 +81,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	var tailer *changelog.Tailer
 	if o.tailer {
 		rc.Committed = func() { tailer.Wake() }
-		rc.Watching = func(n int) { tailer.Interest(n) }
+		rc.Watching = func(n int) { b.watching.Store(int64(n)); tailer.Interest(n) }
 	}
 	b.stores, err = ent.NewStores(b.client, drv, rc)
 	require.NoError(t, err)

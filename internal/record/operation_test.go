@@ -86,6 +86,18 @@ func TestAnErrorInTheSelectionRollsNothingBack(t *testing.T) {
 	require.JSONEq(t, `{"updateThread": {"version": 2, "owner": null}}`, string(a.Data))
 	require.Equal(t, "new", b.subject(t, x))
 
+	// Where nothing on the way can be null, there is no data left. The error's path, which goes on below the root
+	// field, tells that from a write that failed.
+	z := b.thread(t, "z")
+	err := b.fails(t, `mutation($id: ID!) { updateThread(id: $id, expectedVersion: 1, input: {subject: "new"}) { members(first: -1) { totalCount } } }`, "id", z)
+	require.Equal(t, "updateThread.members", err.path())
+	require.Equal(t, "new", b.subject(t, z))
+	err = b.fails(t, `mutation($id: ID!) { a: updateThread(id: $id, expectedVersion: 2, input: {subject: "newer"}) { members(first: -1) { totalCount } }
+		b: createThread(input: {subject: "other"}) { id } }`, "id", z)
+	require.Equal(t, "a.members", err.path())
+	require.Equal(t, "newer", b.subject(t, z))
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads WHERE subject = 'other'`))
+
 	a = b.do(t, `mutation($x: ID!, $y: ID!) {
 		first: updateThread(id: $x, expectedVersion: 2, input: {subject: "newer"}) `+wrong+`
 		second: updateThread(id: $y, expectedVersion: 1, input: {subject: "new"}) { version }

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
@@ -136,7 +137,7 @@ func FetchAll(ctx context.Context, g *Engine, ids []*ID) ([]Raw, error) {
 			}
 		}
 		paths := func(i int) ast.Path {
-			return append(x.path[:len(x.path):len(x.path)], ast.PathIndex(at[i]))
+			return append(slices.Clip(x.path), ast.PathIndex(at[i]))
 		}
 		for i, r := range x.records(ctx, b.store, there, x.sel, paths) {
 			out[at[i]] = r
@@ -250,7 +251,7 @@ func Records(ctx context.Context, g *Engine, refs []*Ref) (Raw, error) {
 			writeList(w, missing)
 		default:
 			list := x.records(ctx, stores[f.Name], lists[f.Name], f.Selections, func(n int) ast.Path {
-				return append(x.path[:len(x.path):len(x.path)], ast.PathName(f.Alias), ast.PathIndex(n))
+				return append(slices.Clip(x.path), ast.PathName(f.Alias), ast.PathIndex(n))
 			})
 			for _, r := range list {
 				if r == nil {

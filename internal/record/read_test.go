@@ -20,10 +20,10 @@ func TestNode(t *testing.T) {
 	gone := record.ID{Prefix: "thread", UUID: entity.NewID()}
 	const node = `query($id: ID!) { node(id: $id) { __typename id ... on Thread { subject } ... on Message { body } ... on User { username } } }`
 	for id, want := range map[record.ID]string{
-		x:     `{"node": {"__typename": "Thread", "id": "` + x.String() + `", "subject": "x"}}`,
-		m:     `{"node": {"__typename": "Message", "id": "` + m.String() + `", "body": "hello"}}`,
-		b.ada: `{"node": {"__typename": "User", "id": "` + b.ada.String() + `", "username": "ada"}}`,
-		gone:  `{"node": null}`,
+		x:                                `{"node": {"__typename": "Thread", "id": "` + x.String() + `", "subject": "x"}}`,
+		m:                                `{"node": {"__typename": "Message", "id": "` + m.String() + `", "body": "hello"}}`,
+		b.ada:                            `{"node": {"__typename": "User", "id": "` + b.ada.String() + `", "username": "ada"}}`,
+		gone:                             `{"node": null}`,
 		{Prefix: "thread", UUID: m.UUID}: `{"node": null}`,
 	} {
 		require.JSONEq(t, want, string(b.ok(t, node, "id", id).Data))

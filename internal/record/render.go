@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -80,7 +81,7 @@ func (x *renderer) fail(path ast.Path, f *graphql.CollectedField, err error) {
 // below returns the path of something in the i-th of the things that have paths.
 func below(paths func(int) ast.Path, i int, more ...ast.PathElement) ast.Path {
 	p := paths(i)
-	return append(p[:len(p):len(p)], more...)
+	return append(slices.Clip(p), more...)
 }
 
 // records renders records of one entity. paths says where each stands in the answer.
@@ -117,7 +118,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 				r.MarshalGQL(w)
 			default:
 				c := s.fields[f.Name]
-				if err := s.write(w, c, c.value(v)); err != nil {
+				if err := c.write(w, c.value(v)); err != nil {
 					x.fail(below(paths, n, ast.PathName(f.Alias)), f, err)
 					valid = valid && c.Nullable
 					w.WriteString("null")
@@ -339,8 +340,8 @@ func writeKey(w *bytes.Buffer, i int, alias string) {
 
 func writeString(w *bytes.Buffer, s string) { graphql.MarshalString(s).MarshalGQL(w) }
 
-// write writes a value as gqlgen does.
-func (s *Store) write(w *bytes.Buffer, f *Field, v any) error {
+// write writes a value as gqlgen does, or nothing and returns an error.
+func (f *Field) write(w *bytes.Buffer, v any) error {
 	switch v := v.(type) {
 	case nil:
 		w.WriteString("null")
@@ -351,7 +352,7 @@ func (s *Store) write(w *bytes.Buffer, f *Field, v any) error {
 	case bool:
 		w.WriteString(strconv.FormatBool(v))
 	case time.Time:
-		graphql.MarshalTime(v).MarshalGQL(w)
+		graphql.MarshalTime(v.UTC()).MarshalGQL(w)
 	case float64:
 		b, err := json.Marshal(v) // refuses what JSON cannot say
 		if err != nil {
@@ -359,7 +360,7 @@ func (s *Store) write(w *bytes.Buffer, f *Field, v any) error {
 		}
 		w.Write(b)
 	case uuid.UUID:
-		s.globalID(v).MarshalGQL(w)
+		f.of.globalID(v).MarshalGQL(w)
 	default:
 		if f.Kind == Enum {
 			writeString(w, reflect.ValueOf(v).String())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -126,7 +127,7 @@ func (s *Store) each(ctx context.Context, q *query, extra []any, f func(Node)) (
 	if err != nil {
 		return err
 	}
-	dest := append(extra[:len(extra):len(extra)], targets...)
+	dest := slices.Concat(extra, targets)
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
 			return fmt.Errorf("scan %s: %w", s.Table, err)

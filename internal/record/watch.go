@@ -69,7 +69,7 @@ func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
 				w.WriteString("null")
 				continue
 			}
-			path := append(x.path[:len(x.path):len(x.path)], ast.PathName(f.Alias))
+			path := append(slices.Clip(x.path), ast.PathName(f.Alias))
 			x.records(ctx, s, []Node{e.record}, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
 		}
 	}

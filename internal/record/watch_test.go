@@ -236,8 +236,7 @@ func TestWatchIsRefused(t *testing.T) {
 		require.NoError(t, s.subscribe("1", watchThread, "id", c.id))
 		m, err := s.receive()
 		require.NoError(t, err)
-		var a answer
-		require.NoError(t, json.Unmarshal(m.Payload, &a))
+		a := decodeAnswer(t, m.Payload)
 		require.Len(t, a.Errors, 1, "%s: %s", c.name, m.Payload)
 		require.Equal(t, "threadChanged", a.Errors[0].path())
 		require.Equal(t, c.code, a.Errors[0].code(), c.name)
@@ -365,6 +364,26 @@ func (b *bundle) follow(ctx context.Context, x record.ID, last int) error {
 		}
 	}
 	return nil
+}
+
+// Whoever goes away, in whatever way, is forgotten.
+func TestWatchersThatLeave(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withTailer)
+	x := b.thread(t, "x")
+	are := func(n int64) {
+		t.Helper()
+		require.Eventually(t, func() bool { return b.watching.Load() == n }, 10*time.Second, time.Millisecond)
+	}
+	stay, leave, cut := b.watch(t, x), b.watch(t, x), b.watch(t, x)
+	are(3)
+	require.NoError(t, wsjson.Write(leave.ctx, leave.conn, message{ID: "1", Type: "complete"}))
+	are(2)
+	require.NoError(t, cut.conn.CloseNow())
+	are(1)
+	b.sql(t, `DELETE FROM threads WHERE id = $1`, x.UUID)
+	require.Equal(t, "DELETED", stay.event(t).Kind)
+	are(0)
 }
 
 // A change of a record with many subscribers is read once.

@@ -1,7 +1,9 @@
 package record
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -160,14 +162,20 @@ func (s *Store) changedSince(ctx context.Context, id uuid.UUID, expected, curren
 	return names, err
 }
 
-// current returns a record's readable fields under their GraphQL names.
+// current returns a record's readable fields under their GraphQL names, each as a query would answer it.
 func (s *Store) current(n Node) map[string]any {
 	rv := reflect.ValueOf(n)
 	m := map[string]any{"__typename": s.Name}
 	for i := range s.Fields {
-		if f := &s.Fields[i]; f.Use&InType != 0 {
-			m[f.Name] = s.public(f, f.value(rv))
+		f := &s.Fields[i]
+		if f.Use&InType == 0 {
+			continue
 		}
+		w := &bytes.Buffer{}
+		if err := f.write(w, f.value(rv)); err != nil {
+			w.WriteString("null")
+		}
+		m[f.Name] = json.RawMessage(w.Bytes())
 	}
 	for i := range s.Edges {
 		d := &s.Edges[i]
@@ -182,17 +190,6 @@ func (s *Store) current(n Node) map[string]any {
 	return m
 }
 
-// public returns a value as the API writes it.
-func (e *Entity) public(f *Field, v any) any {
-	if id, ok := v.(uuid.UUID); ok {
-		if f == e.id {
-			return e.globalID(id).String()
-		}
-		return id.String()
-	}
-	return v
-}
-
 // refused turns a write's error into what the client is told.
 func (s *Store) refused(err error, use Use) error {
 	if name, ok := s.model.Invalid(err); ok {
@@ -200,9 +197,15 @@ func (s *Store) refused(err error, use Use) error {
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s: %v", public, root(err)), Fields: []string{public}, Err: err}
 	}
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "23503" && use == 0 {
-		return &Error{Code: BadUserInput, Fields: []string{"id"}, Err: err,
-			Message: fmt.Sprintf("the %s is still referred to by %s", s.Name, s.engine.listOf(pg.TableName))}
+	if errors.As(err, &pg) && pg.Code == "23503" { // foreign_key_violation
+		d := s.edges[s.Constraints[pg.ConstraintName]]
+		switch {
+		case use == 0:
+			return &Error{Code: BadUserInput, Fields: []string{"id"}, Err: err,
+				Message: fmt.Sprintf("the %s is still referred to by %s", s.Name, s.engine.listOf(pg.TableName))}
+		case d != nil && d.Viewer:
+			return &Error{Code: Unauthenticated, Message: "who is signed in does not exist any more", Err: err}
+		}
 	}
 	return s.engine.translate(err, use)
 }

@@ -182,6 +182,8 @@ func TestRefusedWrites(t *testing.T) {
 
 	a := b.as(t, "-", createThread, "input", object{"subject": "x"})
 	require.Equal(t, "UNAUTHENTICATED", a.Errors[0].code(), "a thread has an owner")
+	a = b.as(t, entity.NewID().String(), createThread, "input", object{"subject": "x"})
+	require.Equal(t, "UNAUTHENTICATED", a.Errors[0].code(), "who is there")
 	require.Equal(t, 1, b.version(t, id))
 	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
 	require.NotContains(t, b.log.String(), "level=ERROR")

@@ -1,12 +1,24 @@
 // A browser for the end-to-end tests, and the playground as a person uses it.
+import { existsSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
 export const baseURL = process.env.BASE_URL?.replace(/\/$/, '');
 if (!baseURL) throw new Error('set BASE_URL to a running server with its demo data, such as http://127.0.0.1:8080');
 
+const executables = [
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+  '/usr/bin/google-chrome-stable',
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+  '/Applications/Chromium.app/Contents/MacOS/Chromium',
+];
+
 export function launch() {
+  const executablePath = process.env.CHROMIUM ?? executables.find((path) => existsSync(path));
+  if (!executablePath) throw new Error('there is no Chromium: run scripts/install, or say in CHROMIUM where it is');
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    executablePath,
     args: [
       '--disable-background-networking',
       '--disable-component-update',

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 
-import { chooseTab, launch, open, ready, response, run, setText, text } from './browser.mjs';
+import { baseURL, chooseTab, launch, open, ready, response, run, setText, text } from './browser.mjs';
 
 let browser;
 const visits = [];
@@ -170,6 +170,28 @@ test('headers go with connection_init, and a close is shown with its reason', as
   assert.equal(init.type, 'connection_init');
   const headers = JSON.parse((await text(page, 'request-headers.json')).replaceAll(/^\s*\/\/.*$/gm, ''));
   assert.equal(init.payload['x-dev-user'], headers['X-Dev-User']);
+});
+
+test('X-Dev-User says who asks, over HTTP and over a socket', async () => {
+  const page = await visit();
+  const answer = await page.request.post(`${baseURL}/graphql`, {
+    data: { query: '{ users(last: 1) { edges { node { id } } } }' },
+  });
+  const [{ node: last }] = (await answer.json()).data.users.edges;
+  await setText(page, 'request-headers.json', JSON.stringify({ 'X-Dev-User': last.id }));
+  await run(page);
+  const { data } = await response(page, (answer) => answer.data?.createThread);
+  assert.equal(data.createThread.owner.id, last.id);
+
+  await chooseTab(page, 'Subscribe');
+  await setText(page, 'request-headers.json', JSON.stringify({ 'X-Dev-User': last.id }));
+  await run(page);
+  await response(page, (answer) => answer.connection === 'open' && answer.events.length === 1);
+  await run(page);
+  await response(page, (answer) => answer.connection === 'stopped');
+  await setText(page, 'request-headers.json', JSON.stringify({ 'X-Dev-User': 'nobody' }));
+  await run(page);
+  await response(page, (answer) => answer.connection === 'closed: 4403 Forbidden.');
 });
 
 test('an answer that is not GraphQL is shown', async () => {

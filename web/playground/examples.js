@@ -1,7 +1,7 @@
 // examples are the tabs of a first visit, on data that the server has: nothing needs to be copied.
 import { post } from './fetcher.js';
 
-// defaultHeaders is the text of the headers editor; user is the name of the one who asks, "" for nobody.
+// defaultHeaders is the text of the headers editor; user is the id of the one who asks, "" for nobody.
 export function defaultHeaders(user) {
   return `{
   // Subscriptions send these too, as the
@@ -16,7 +16,7 @@ export function defaultHeaders(user) {
 // sample is a thread to try things on, as whoever asks may see it.
 export async function sample() {
   const answer = await post({
-    query: '{ threads(first: 1) { edges { node { id version owner { id version username } } } } }',
+    query: '{ threads(first: 1) { edges { node { id version owner { id version } } } } }',
   }, {});
   return answer.data?.threads?.edges?.[0]?.node ?? { id: 'thread_...', version: 1 };
 }

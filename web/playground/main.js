@@ -30,7 +30,7 @@ createRoot(document.getElementById('playground')).render(
       fetcher,
       defaultTabs: tabs,
       initialVariables: firstVisit ? tabs[0].variables : undefined,
-      defaultHeaders: defaultHeaders(thread.owner?.username ?? ''),
+      defaultHeaders: defaultHeaders(thread.owner?.id ?? ''),
       defaultEditorToolsVisibility: 'variables',
       plugins: [HISTORY_PLUGIN, explorerPlugin()],
     },

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package main
+
+import (
+	"errors"
+	"syscall"
+	"time"
+)
+
+var endsWithParent *syscall.SysProcAttr
+
+func cpuTime(int) (time.Duration, error) { return 0, errors.ErrUnsupported }
+
+func residentBytes(int) (int64, error) { return 0, errors.ErrUnsupported }

@@ -1,0 +1,109 @@
+package codegen
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// places says where entities ("Task") and their fields and edges ("Task.title") are declared, as
+// "ent/schema/task.go:12".
+type places map[string]string
+
+// findPlaces reads the schema files in dir, also those that do not compile.
+func findPlaces(dir string) places {
+	p := places{}
+	names, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+	for _, name := range names {
+		fset := token.NewFileSet()
+		file, _ := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		if file == nil {
+			continue
+		}
+		for _, d := range file.Decls {
+			p.read(fset, d)
+		}
+	}
+	return p
+}
+
+func (p places) read(fset *token.FileSet, d ast.Decl) {
+	note := func(name string, at token.Pos) {
+		if pos := fset.Position(at); p[name] == "" {
+			p[name] = filepath.ToSlash(pos.Filename) + ":" + strconv.Itoa(pos.Line)
+		}
+	}
+	switch d := d.(type) {
+	case *ast.GenDecl:
+		for _, s := range d.Specs {
+			if t, ok := s.(*ast.TypeSpec); ok {
+				note(t.Name.Name, t.Pos())
+			}
+		}
+	case *ast.FuncDecl:
+		if d.Recv == nil {
+			return
+		}
+		entity := receiver(d)
+		ast.Inspect(d, func(n ast.Node) bool { // field.String("title"), edge.To("owner", User.Type), ....From("parent")
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || sel.Sel.Name != "From" && !isIdent(sel.X, "field") && !isIdent(sel.X, "edge") {
+				return true
+			}
+			if lit, ok := call.Args[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if name, err := strconv.Unquote(lit.Value); err == nil {
+					note(entity+"."+name, lit.Pos())
+				}
+			}
+			return true
+		})
+	}
+}
+
+// of returns the place of an entity, or of its field or edge member; the folder if neither is known.
+func (p places) of(entity, member string) string {
+	for _, name := range []string{entity + "." + member, entity} {
+		if at := p[name]; at != "" {
+			return at
+		}
+	}
+	return schemaDir
+}
+
+var word = regexp.MustCompile(`\w+`)
+
+// explain makes an error of ent's name the schema file: as ent says what it is about in words only, by the first
+// entity in them, and the first of its members.
+func explain(err error) error {
+	msg := err.Error()
+	if root, err := os.Getwd(); err == nil {
+		msg = strings.ReplaceAll(msg, root+string(filepath.Separator), "")
+	}
+	if strings.Contains(filepath.ToSlash(msg), schemaDir+"/") {
+		return errors.New(msg)
+	}
+	p := findPlaces(schemaDir)
+	words := word.FindAllString(msg, -1)
+	for _, entity := range words {
+		if p[entity] == "" {
+			continue
+		}
+		for _, member := range words {
+			if at := p[entity+"."+member]; at != "" {
+				return errors.New(at + ": " + msg)
+			}
+		}
+		return errors.New(p[entity] + ": " + msg)
+	}
+	return errors.New(schemaDir + ": " + msg)
+}
