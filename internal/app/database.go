@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"godstack/internal/devdb"
+	"godstack/internal/entpgx"
 	"godstack/migrations"
 )
 
@@ -47,6 +49,10 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	}
 	if poolCfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		poolCfg.ConnConfig.RuntimeParams["application_name"] = "godstack"
+	}
+	poolCfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		entpgx.RegisterUUID(c.TypeMap())
+		return nil
 	}
 	db.pool, err = pgxpool.NewWithConfig(ctx, poolCfg)
 	if err != nil {

@@ -109,8 +109,12 @@ func NewTailer(db *pgx.ConnConfig, handle Handler, cfg *Config) (*Tailer, error)
 	return t, nil
 }
 
-// Wake hints that there is something to read. Hints given while a read is due are one.
+// Wake hints that there is something to read. Hints given while a read is due are one, and those that nobody listens
+// for are none: the next read is soon enough.
 func (t *Tailer) Wake() {
+	if t.listeners.Load() == 0 {
+		return
+	}
 	select {
 	case t.wake <- struct{}{}:
 	default:

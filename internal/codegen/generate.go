@@ -2,6 +2,7 @@ package codegen
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,8 +22,9 @@ const (
 	gqlgenFile    = "gqlgen.yml"
 )
 
-// Generate makes everything that follows from the schema files, if anything has changed. The working directory is the module's root.
-func Generate(module string) error {
+// Generate makes everything that follows from the schema files, if anything has changed. The working
+// directory is the module's root. What there is to tell, as the name of a new migration, goes to out.
+func Generate(module string, out io.Writer) error {
 	// The tools allocate much and live shortly.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	if ok, err := current(); ok || err != nil {
@@ -61,9 +63,9 @@ func Generate(module string) error {
 		return err
 	}
 	if m != nil {
-		fmt.Println("wrote", m.File)
+		fmt.Fprintln(out, "wrote", m.File)
 		for _, l := range m.Losses {
-			fmt.Println("ATTENTION: it loses the data of", l)
+			fmt.Fprintln(out, "ATTENTION: it loses the data of", l)
 		}
 	}
 	return stamp()

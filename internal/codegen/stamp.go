@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -46,7 +47,7 @@ func stamp() error {
 // sumTree returns a sum over names and contents.
 func sumTree() (string, error) {
 	h := sha256.New()
-	for _, root := range append(inputs[:len(inputs):len(inputs)], outputs...) {
+	for _, root := range slices.Concat(inputs, outputs) {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, os.ErrNotExist) {
 				return nil

@@ -34,8 +34,20 @@ func UpdateFits(spec *sqlgraph.UpdateSpec) bool {
 // the predicate, it returns a *sqlgraph.NotFoundError.
 func UpdateOne(ctx context.Context, drv dialect.Driver, spec *sqlgraph.UpdateSpec) error {
 	one, id := *spec, spec.Node.ID
+	var set []setting
+	if _, ok := drv.(*Driver); ok {
+		// Outside a transaction the statement makes the settings itself, before it changes the row: that is cheaper
+		// than a statement for each. Where no row is found there is nothing to make them for.
+		set = settings(ctx)
+		ctx = context.WithValue(ctx, settingsKey{}, []setting(nil))
+	}
 	one.Predicate = func(s *sql.Selector) {
 		s.Where(sql.EQ(id.Column, id.Value))
+		for _, x := range set {
+			s.Where(sql.P(func(b *sql.Builder) {
+				b.WriteString("set_config(").Arg(x.name).Comma().Arg(x.value).WriteString(", true) IS NOT NULL")
+			}))
+		}
 		if spec.Predicate != nil {
 			spec.Predicate(s)
 		}

@@ -126,11 +126,9 @@ func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
 // root field, goes without BEGIN and COMMIT: statement and actor travel in one pipeline, which is a transaction
 // of its own. Everything else goes into the operation's transaction, or into one made for f.
 func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Context, dialect.Driver) error) error {
-	actor := ""
 	if v, ok := viewer.FromContext(ctx); ok {
-		actor = v.ID.String()
+		ctx = entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
 	}
-	ctx = entpgx.WithSetting(ctx, ActorSetting, actor)
 	w := workOf(ctx)
 	switch {
 	case w != nil && (w.tx != nil || !w.alone || !oneStatement):

@@ -57,8 +57,8 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 		return nil, err
 	}
 	var n Node
-	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
-		n, err = s.model.Update(ctx, drv, key, expectedVersion, v)
+	err = s.engine.write(ctx, s.oneStatement(v), func(wctx context.Context, drv dialect.Driver) (err error) {
+		n, err = s.model.Update(wctx, drv, key, expectedVersion, v)
 		if errors.Is(err, ErrNoRow) {
 			err = s.conflict(ctx, key, expectedVersion)
 		}
@@ -86,8 +86,8 @@ func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted
 	if err != nil {
 		return nil, err
 	}
-	err = s.engine.write(ctx, !s.model.Hooked(), func(ctx context.Context, drv dialect.Driver) error {
-		n, err := s.model.Delete(ctx, drv, key, expectedVersion)
+	err = s.engine.write(ctx, !s.model.Hooked(), func(wctx context.Context, drv dialect.Driver) error {
+		n, err := s.model.Delete(wctx, drv, key, expectedVersion)
 		if err == nil && n == 0 {
 			err = s.conflict(ctx, key, expectedVersion)
 		}

@@ -49,6 +49,9 @@ func (OrderItem) Fields() []ent.Field {
 		field.UUID("parent_order_id", uuid.UUID{}),
 		field.String("html_url"),
 		field.Int("unit_price_2"),
+		field.Int("old_price"), // ent has methods OldX, SaveX and ByX
+		field.Int("pos_x"),
+		field.Bool("by_hand"),
 		field.UUID("api_key_id", uuid.UUID{}).Optional().Nillable(),
 	}
 }
@@ -91,6 +94,11 @@ func (Person) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
 
 // Fields of Person.
 func (Person) Fields() []ent.Field { return []ent.Field{field.Strings("news").Optional()} }
+
+// Edges of Person.
+func (Person) Edges() []ent.Edge {
+	return []ent.Edge{edge.From("order_items", OrderItem.Type).Ref("people").Annotations(entity.ReadOnly())}
+}
 
 // PurchaseOrder ends as a type that is made for an entity would; there is no Purchase.
 type PurchaseOrder struct{ ent.Schema }
