@@ -1,22 +1,29 @@
 # What people do with a checkout. `make` lists it; each recipe is a command or two that can be typed as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev generate entity migration test lint check bench
+.PHONY: help run dev build generate entity migration test lint check bench
 
 # Tools of development: tools/go.mod names their versions and checksums, Go builds and caches them.
 tool := go tool -modfile=tools/go.mod
+
+# A build for development compiles generated code without inlining and debugging information, in half the time: it is
+# nearly all there is to compile after a change of a schema file. `go build ./cmd/godstack` makes the one to ship.
+quick := -gcflags='godstack/ent/...=-l -dwarf=false' -gcflags='godstack/graph=-l -dwarf=false'
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 run: ## Serve with demonstration data, on a private Postgres unless DATABASE_URL names one; Ctrl-C stops all
-	@go build -o bin/godstack ./cmd/godstack
+	@$(MAKE) -s build
 	@exec bin/godstack serve --seed
+
+build: ## Build bin/godstack for development
+	@go build $(quick) -o bin/godstack ./cmd/godstack
 
 dev: ## Like run, and on each change generate, build and start again
 	@$(tool) wgo -dir '^(cmd|ent/schema|graph|internal|web)(/|$$)' -file '[.](go|graphql)$$' \
 		-xdir 'node_modules|testdata' -xfile '_test[.]go$$|_gen[.]go$$|^graph/(generated[.]go|ent[.]graphql)$$' \
-		go run ./cmd/generate :: go build -o bin/godstack ./cmd/godstack :: bin/godstack serve --seed
+		go run ./cmd/generate :: $(MAKE) -s build :: bin/godstack serve --seed
 
 generate: ## Make everything that follows from ent/schema, and the next migration
 	@go run ./cmd/generate
@@ -25,8 +32,7 @@ entity: ## Write the schema file of a new entity: make entity name=Task fields="
 	@go run ./cmd/generate entity -name '$(name)' -fields '$(fields)'
 
 migration: ## Begin a migration to be written by hand: make migration name=fill_slugs
-	@echo '$(name)' | grep -qE '^[a-z][a-z0-9_]*$$' || { echo 'say what it does: make migration name=fill_slugs' >&2; exit 1; }
-	@file=migrations/$$(date -u +%Y%m%d%H%M%S)_$(name).sql && printf -- '-- +goose Up\n' >$$file && echo "wrote $$file"
+	@go run ./cmd/generate migration -name '$(name)'
 
 test: tools lint web/node_modules ## Everything that must pass: lint, and all tests with the race detector and in a browser
 	go test -race -shuffle=on ./...
@@ -39,7 +45,8 @@ check: lint ## Lint, and see that generated code is current; it is afterwards
 		before=$$(sum) && go run ./cmd/generate && [ "$$before" = "$$(sum)" ] || { echo 'generated code was not current' >&2; exit 1; }
 
 bench: ## Measure requests against a hand-written pgx handler
-	go run ./internal/bench
+	@go build -o bin/bench ./internal/bench
+	@exec bin/bench $(BENCHFLAGS)
 
 .PHONY: tools
 tools:

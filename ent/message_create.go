@@ -27,34 +27,13 @@ func (_c *MessageCreate) SetVersion(v int) *MessageCreate {
 	return _c
 }
 
-func (_c *MessageCreate) SetNillableVersion(v *int) *MessageCreate {
-	if v != nil {
-		_c.SetVersion(*v)
-	}
-	return _c
-}
-
 func (_c *MessageCreate) SetCreatedAt(v time.Time) *MessageCreate {
 	_c.mutation.SetCreatedAt(v)
 	return _c
 }
 
-func (_c *MessageCreate) SetNillableCreatedAt(v *time.Time) *MessageCreate {
-	if v != nil {
-		_c.SetCreatedAt(*v)
-	}
-	return _c
-}
-
 func (_c *MessageCreate) SetUpdatedAt(v time.Time) *MessageCreate {
 	_c.mutation.SetUpdatedAt(v)
-	return _c
-}
-
-func (_c *MessageCreate) SetNillableUpdatedAt(v *time.Time) *MessageCreate {
-	if v != nil {
-		_c.SetUpdatedAt(*v)
-	}
 	return _c
 }
 
@@ -75,13 +54,6 @@ func (_c *MessageCreate) SetAuthorID(v uuid.UUID) *MessageCreate {
 
 func (_c *MessageCreate) SetID(v uuid.UUID) *MessageCreate {
 	_c.mutation.SetID(v)
-	return _c
-}
-
-func (_c *MessageCreate) SetNillableID(v *uuid.UUID) *MessageCreate {
-	if v != nil {
-		_c.SetID(*v)
-	}
 	return _c
 }
 

@@ -136,22 +136,6 @@ func (_q *MessageQuery) Only(ctx context.Context) (*Message, error) {
 	}
 }
 
-func (_q *MessageQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
-	var ids []uuid.UUID
-	if ids, err = _q.Limit(2).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryOnlyID)); err != nil {
-		return
-	}
-	switch len(ids) {
-	case 1:
-		id = ids[0]
-	case 0:
-		err = &NotFoundError{message.Label}
-	default:
-		err = &NotSingularError{message.Label}
-	}
-	return
-}
-
 func (_q *MessageQuery) All(ctx context.Context) ([]*Message, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -189,24 +173,6 @@ func (_q *MessageQuery) Exist(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("ent: check existence: %w", err)
 	default:
 		return true, nil
-	}
-}
-
-func (_q *MessageQuery) Clone() *MessageQuery {
-	if _q == nil {
-		return nil
-	}
-	return &MessageQuery{
-		config:     _q.config,
-		ctx:        _q.ctx.Clone(),
-		order:      append([]message.OrderOption{}, _q.order...),
-		inters:     append([]Interceptor{}, _q.inters...),
-		predicates: append([]predicate.Message{}, _q.predicates...),
-		withThread: _q.withThread.Clone(),
-		withAuthor: _q.withAuthor.Clone(),
-
-		sql:  _q.sql.Clone(),
-		path: _q.path,
 	}
 }
 

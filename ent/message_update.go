@@ -33,13 +33,6 @@ func (_u *MessageUpdateOne) SetBody(v string) *MessageUpdateOne {
 	return _u
 }
 
-func (_u *MessageUpdateOne) SetNillableBody(v *string) *MessageUpdateOne {
-	if v != nil {
-		_u.SetBody(*v)
-	}
-	return _u
-}
-
 func (_u *MessageUpdateOne) Mutation() *MessageMutation {
 	return _u.mutation
 }

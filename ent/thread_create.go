@@ -27,34 +27,13 @@ func (_c *ThreadCreate) SetVersion(v int) *ThreadCreate {
 	return _c
 }
 
-func (_c *ThreadCreate) SetNillableVersion(v *int) *ThreadCreate {
-	if v != nil {
-		_c.SetVersion(*v)
-	}
-	return _c
-}
-
 func (_c *ThreadCreate) SetCreatedAt(v time.Time) *ThreadCreate {
 	_c.mutation.SetCreatedAt(v)
 	return _c
 }
 
-func (_c *ThreadCreate) SetNillableCreatedAt(v *time.Time) *ThreadCreate {
-	if v != nil {
-		_c.SetCreatedAt(*v)
-	}
-	return _c
-}
-
 func (_c *ThreadCreate) SetUpdatedAt(v time.Time) *ThreadCreate {
 	_c.mutation.SetUpdatedAt(v)
-	return _c
-}
-
-func (_c *ThreadCreate) SetNillableUpdatedAt(v *time.Time) *ThreadCreate {
-	if v != nil {
-		_c.SetUpdatedAt(*v)
-	}
 	return _c
 }
 
@@ -70,13 +49,6 @@ func (_c *ThreadCreate) SetOwnerID(v uuid.UUID) *ThreadCreate {
 
 func (_c *ThreadCreate) SetID(v uuid.UUID) *ThreadCreate {
 	_c.mutation.SetID(v)
-	return _c
-}
-
-func (_c *ThreadCreate) SetNillableID(v *uuid.UUID) *ThreadCreate {
-	if v != nil {
-		_c.SetID(*v)
-	}
 	return _c
 }
 

@@ -159,22 +159,6 @@ func (_q *ThreadQuery) Only(ctx context.Context) (*Thread, error) {
 	}
 }
 
-func (_q *ThreadQuery) OnlyID(ctx context.Context) (id uuid.UUID, err error) {
-	var ids []uuid.UUID
-	if ids, err = _q.Limit(2).IDs(setContextOp(ctx, _q.ctx, ent.OpQueryOnlyID)); err != nil {
-		return
-	}
-	switch len(ids) {
-	case 1:
-		id = ids[0]
-	case 0:
-		err = &NotFoundError{thread.Label}
-	default:
-		err = &NotSingularError{thread.Label}
-	}
-	return
-}
-
 func (_q *ThreadQuery) All(ctx context.Context) ([]*Thread, error) {
 	ctx = setContextOp(ctx, _q.ctx, ent.OpQueryAll)
 	if err := _q.prepareQuery(ctx); err != nil {
@@ -212,25 +196,6 @@ func (_q *ThreadQuery) Exist(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("ent: check existence: %w", err)
 	default:
 		return true, nil
-	}
-}
-
-func (_q *ThreadQuery) Clone() *ThreadQuery {
-	if _q == nil {
-		return nil
-	}
-	return &ThreadQuery{
-		config:       _q.config,
-		ctx:          _q.ctx.Clone(),
-		order:        append([]thread.OrderOption{}, _q.order...),
-		inters:       append([]Interceptor{}, _q.inters...),
-		predicates:   append([]predicate.Thread{}, _q.predicates...),
-		withOwner:    _q.withOwner.Clone(),
-		withMembers:  _q.withMembers.Clone(),
-		withMessages: _q.withMessages.Clone(),
-
-		sql:  _q.sql.Clone(),
-		path: _q.path,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"godstack/ent/message"
 	"godstack/ent/predicate"
 	"godstack/ent/thread"
 	"godstack/ent/user"
@@ -35,13 +36,6 @@ func (_u *ThreadUpdateOne) SetSubject(v string) *ThreadUpdateOne {
 	return _u
 }
 
-func (_u *ThreadUpdateOne) SetNillableSubject(v *string) *ThreadUpdateOne {
-	if v != nil {
-		_u.SetSubject(*v)
-	}
-	return _u
-}
-
 func (_u *ThreadUpdateOne) AddMemberIDs(ids ...uuid.UUID) *ThreadUpdateOne {
 	_u.mutation.AddMemberIDs(ids...)
 	return _u
@@ -53,6 +47,19 @@ func (_u *ThreadUpdateOne) AddMembers(v ...*User) *ThreadUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.AddMemberIDs(ids...)
+}
+
+func (_u *ThreadUpdateOne) AddMessageIDs(ids ...uuid.UUID) *ThreadUpdateOne {
+	_u.mutation.AddMessageIDs(ids...)
+	return _u
+}
+
+func (_u *ThreadUpdateOne) AddMessages(v ...*Message) *ThreadUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddMessageIDs(ids...)
 }
 
 func (_u *ThreadUpdateOne) Mutation() *ThreadMutation {
@@ -75,6 +82,24 @@ func (_u *ThreadUpdateOne) RemoveMembers(v ...*User) *ThreadUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveMemberIDs(ids...)
+}
+
+func (_u *ThreadUpdateOne) ClearMessages() *ThreadUpdateOne {
+	_u.mutation.ClearMessages()
+	return _u
+}
+
+func (_u *ThreadUpdateOne) RemoveMessageIDs(ids ...uuid.UUID) *ThreadUpdateOne {
+	_u.mutation.RemoveMessageIDs(ids...)
+	return _u
+}
+
+func (_u *ThreadUpdateOne) RemoveMessages(v ...*Message) *ThreadUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveMessageIDs(ids...)
 }
 
 func (_u *ThreadUpdateOne) Where(ps ...predicate.Thread) *ThreadUpdateOne {
@@ -189,6 +214,51 @@ func (_u *ThreadUpdateOne) sqlSave(ctx context.Context) (_node *Thread, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(user.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.MessagesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   thread.MessagesTable,
+			Columns: []string{thread.MessagesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedMessagesIDs(); len(nodes) > 0 && !_u.mutation.MessagesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   thread.MessagesTable,
+			Columns: []string{thread.MessagesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.MessagesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   thread.MessagesTable,
+			Columns: []string{thread.MessagesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(message.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

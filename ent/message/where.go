@@ -23,10 +23,6 @@ func IDIn(ids ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldID, ids...))
 }
 
-func IDNotIn(ids ...uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldID, ids...))
-}
-
 func Version(v int) predicate.Message {
 	return predicate.Message(sql.FieldEQ(FieldVersion, v))
 }
@@ -59,10 +55,6 @@ func VersionIn(vs ...int) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldVersion, vs...))
 }
 
-func VersionNotIn(vs ...int) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldVersion, vs...))
-}
-
 func VersionGT(v int) predicate.Message {
 	return predicate.Message(sql.FieldGT(FieldVersion, v))
 }
@@ -79,18 +71,6 @@ func VersionLTE(v int) predicate.Message {
 	return predicate.Message(sql.FieldLTE(FieldVersion, v))
 }
 
-func CreatedAtNEQ(v time.Time) predicate.Message {
-	return predicate.Message(sql.FieldNEQ(FieldCreatedAt, v))
-}
-
-func CreatedAtIn(vs ...time.Time) predicate.Message {
-	return predicate.Message(sql.FieldIn(FieldCreatedAt, vs...))
-}
-
-func CreatedAtNotIn(vs ...time.Time) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldCreatedAt, vs...))
-}
-
 func CreatedAtGT(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldGT(FieldCreatedAt, v))
 }
@@ -105,18 +85,6 @@ func CreatedAtLT(v time.Time) predicate.Message {
 
 func CreatedAtLTE(v time.Time) predicate.Message {
 	return predicate.Message(sql.FieldLTE(FieldCreatedAt, v))
-}
-
-func UpdatedAtNEQ(v time.Time) predicate.Message {
-	return predicate.Message(sql.FieldNEQ(FieldUpdatedAt, v))
-}
-
-func UpdatedAtIn(vs ...time.Time) predicate.Message {
-	return predicate.Message(sql.FieldIn(FieldUpdatedAt, vs...))
-}
-
-func UpdatedAtNotIn(vs ...time.Time) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldUpdatedAt, vs...))
 }
 
 func UpdatedAtGT(v time.Time) predicate.Message {
@@ -143,10 +111,6 @@ func BodyIn(vs ...string) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldBody, vs...))
 }
 
-func BodyNotIn(vs ...string) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldBody, vs...))
-}
-
 func BodyContains(v string) predicate.Message {
 	return predicate.Message(sql.FieldContains(FieldBody, v))
 }
@@ -167,20 +131,12 @@ func ThreadIDIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldThreadID, vs...))
 }
 
-func ThreadIDNotIn(vs ...uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldThreadID, vs...))
-}
-
 func AuthorIDNEQ(v uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldNEQ(FieldAuthorID, v))
 }
 
 func AuthorIDIn(vs ...uuid.UUID) predicate.Message {
 	return predicate.Message(sql.FieldIn(FieldAuthorID, vs...))
-}
-
-func AuthorIDNotIn(vs ...uuid.UUID) predicate.Message {
-	return predicate.Message(sql.FieldNotIn(FieldAuthorID, vs...))
 }
 
 func HasThread() predicate.Message {

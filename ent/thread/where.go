@@ -23,10 +23,6 @@ func IDIn(ids ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldID, ids...))
 }
 
-func IDNotIn(ids ...uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldID, ids...))
-}
-
 func Version(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldVersion, v))
 }
@@ -55,10 +51,6 @@ func VersionIn(vs ...int) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldVersion, vs...))
 }
 
-func VersionNotIn(vs ...int) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldVersion, vs...))
-}
-
 func VersionGT(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldGT(FieldVersion, v))
 }
@@ -75,18 +67,6 @@ func VersionLTE(v int) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldVersion, v))
 }
 
-func CreatedAtNEQ(v time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldNEQ(FieldCreatedAt, v))
-}
-
-func CreatedAtIn(vs ...time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldIn(FieldCreatedAt, vs...))
-}
-
-func CreatedAtNotIn(vs ...time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldCreatedAt, vs...))
-}
-
 func CreatedAtGT(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldGT(FieldCreatedAt, v))
 }
@@ -101,18 +81,6 @@ func CreatedAtLT(v time.Time) predicate.Thread {
 
 func CreatedAtLTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldCreatedAt, v))
-}
-
-func UpdatedAtNEQ(v time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldNEQ(FieldUpdatedAt, v))
-}
-
-func UpdatedAtIn(vs ...time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldIn(FieldUpdatedAt, vs...))
-}
-
-func UpdatedAtNotIn(vs ...time.Time) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldUpdatedAt, vs...))
 }
 
 func UpdatedAtGT(v time.Time) predicate.Thread {
@@ -139,10 +107,6 @@ func SubjectIn(vs ...string) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldSubject, vs...))
 }
 
-func SubjectNotIn(vs ...string) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldSubject, vs...))
-}
-
 func SubjectContains(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldContains(FieldSubject, v))
 }
@@ -161,10 +125,6 @@ func OwnerIDNEQ(v uuid.UUID) predicate.Thread {
 
 func OwnerIDIn(vs ...uuid.UUID) predicate.Thread {
 	return predicate.Thread(sql.FieldIn(FieldOwnerID, vs...))
-}
-
-func OwnerIDNotIn(vs ...uuid.UUID) predicate.Thread {
-	return predicate.Thread(sql.FieldNotIn(FieldOwnerID, vs...))
 }
 
 func HasOwner() predicate.Thread {

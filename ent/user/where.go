@@ -23,10 +23,6 @@ func IDIn(ids ...uuid.UUID) predicate.User {
 	return predicate.User(sql.FieldIn(FieldID, ids...))
 }
 
-func IDNotIn(ids ...uuid.UUID) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldID, ids...))
-}
-
 func Version(v int) predicate.User {
 	return predicate.User(sql.FieldEQ(FieldVersion, v))
 }
@@ -59,10 +55,6 @@ func VersionIn(vs ...int) predicate.User {
 	return predicate.User(sql.FieldIn(FieldVersion, vs...))
 }
 
-func VersionNotIn(vs ...int) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldVersion, vs...))
-}
-
 func VersionGT(v int) predicate.User {
 	return predicate.User(sql.FieldGT(FieldVersion, v))
 }
@@ -79,18 +71,6 @@ func VersionLTE(v int) predicate.User {
 	return predicate.User(sql.FieldLTE(FieldVersion, v))
 }
 
-func CreatedAtNEQ(v time.Time) predicate.User {
-	return predicate.User(sql.FieldNEQ(FieldCreatedAt, v))
-}
-
-func CreatedAtIn(vs ...time.Time) predicate.User {
-	return predicate.User(sql.FieldIn(FieldCreatedAt, vs...))
-}
-
-func CreatedAtNotIn(vs ...time.Time) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldCreatedAt, vs...))
-}
-
 func CreatedAtGT(v time.Time) predicate.User {
 	return predicate.User(sql.FieldGT(FieldCreatedAt, v))
 }
@@ -105,18 +85,6 @@ func CreatedAtLT(v time.Time) predicate.User {
 
 func CreatedAtLTE(v time.Time) predicate.User {
 	return predicate.User(sql.FieldLTE(FieldCreatedAt, v))
-}
-
-func UpdatedAtNEQ(v time.Time) predicate.User {
-	return predicate.User(sql.FieldNEQ(FieldUpdatedAt, v))
-}
-
-func UpdatedAtIn(vs ...time.Time) predicate.User {
-	return predicate.User(sql.FieldIn(FieldUpdatedAt, vs...))
-}
-
-func UpdatedAtNotIn(vs ...time.Time) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldUpdatedAt, vs...))
 }
 
 func UpdatedAtGT(v time.Time) predicate.User {
@@ -143,10 +111,6 @@ func EmailIn(vs ...string) predicate.User {
 	return predicate.User(sql.FieldIn(FieldEmail, vs...))
 }
 
-func EmailNotIn(vs ...string) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldEmail, vs...))
-}
-
 func EmailContains(v string) predicate.User {
 	return predicate.User(sql.FieldContains(FieldEmail, v))
 }
@@ -167,10 +131,6 @@ func UsernameIn(vs ...string) predicate.User {
 	return predicate.User(sql.FieldIn(FieldUsername, vs...))
 }
 
-func UsernameNotIn(vs ...string) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldUsername, vs...))
-}
-
 func UsernameContains(v string) predicate.User {
 	return predicate.User(sql.FieldContains(FieldUsername, v))
 }
@@ -189,10 +149,6 @@ func NameNEQ(v string) predicate.User {
 
 func NameIn(vs ...string) predicate.User {
 	return predicate.User(sql.FieldIn(FieldName, vs...))
-}
-
-func NameNotIn(vs ...string) predicate.User {
-	return predicate.User(sql.FieldNotIn(FieldName, vs...))
 }
 
 func NameContains(v string) predicate.User {

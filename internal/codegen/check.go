@@ -49,13 +49,11 @@ func (c *checker) node(n *gen.Type) {
 	if n.ID.Position == nil || !n.ID.Position.MixedIn {
 		c.fail(n, "id", fmt.Errorf("field id of %s: is there already, from entity.Mixin{}", n.Name))
 	}
-	if err := checkName(n); err != nil {
-		c.fail(n, "", err)
-	} else {
-		for _, err := range c.claims.entity(n, a) {
-			c.fail(n, "", err)
-		}
+	err = checkName(n)
+	if err == nil {
+		err = c.claims.entity(n, a)
 	}
+	c.fail(n, "", err)
 	ant := entgql.Annotation{Skip: entgql.SkipAll}
 	if !a.Internal {
 		ant = entgql.Annotation{
@@ -73,7 +71,7 @@ func (c *checker) node(n *gen.Type) {
 	for _, f := range n.Fields {
 		err := prepareField(f, a)
 		if err == nil {
-			err = errors.Join(members.field(f)...)
+			err = members.field(f)
 		}
 		if err != nil {
 			c.fail(n, f.Name, fmt.Errorf("field %s of %s: %w", f.Name, n.Name, err))
@@ -82,7 +80,7 @@ func (c *checker) node(n *gen.Type) {
 	for _, d := range n.Edges {
 		err := prepareEdge(n, d, a)
 		if err == nil {
-			err = errors.Join(members.edge(d)...)
+			err = members.edge(d)
 		}
 		if err != nil {
 			c.fail(n, d.Name, fmt.Errorf("edge %s of %s: %w", d.Name, n.Name, err))
@@ -164,9 +162,8 @@ func prepareField(f *gen.Field, of entity.Annotation) error {
 		return err
 	}
 	for _, v := range f.Enums {
-		if !enumValue.MatchString(v.Value) || v.Value == "true" || v.Value == "false" || v.Value == "null" {
-			return fmt.Errorf("has the value %q, which is no GraphQL name: use letters, digits and _, a letter first; "+
-				"not true, false or null", v.Value)
+		if err := checkEnum(v.Value); err != nil {
+			return err
 		}
 	}
 	var ant entgql.Annotation
@@ -233,7 +230,8 @@ func prepareEdge(n *gen.Type, d *gen.Edge, of entity.Annotation) error {
 	case d.Bidi && d.Unique:
 		return fmt.Errorf("is one to one with itself: name both sides, as in edge.To(\"next\", %s.Type).Unique().From(\"previous\").Unique()", n.Name)
 	case d.O2M() && !d.IsInverse() && d.Ref == nil:
-		return fmt.Errorf("has no inverse: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) to %s", n.Name, d.Name, d.Type.Name)
+		return fmt.Errorf("has no inverse: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) to %s, or the same without "+
+			"Unique and Field if it is many to many", n.Name, d.Name, d.Type.Name)
 	case d.O2O() && !d.IsInverse() && d.Ref == nil:
 		return fmt.Errorf("has no inverse, which is the side that keeps the id: add edge.From(..., %s.Type).Ref(%q).Unique().Field(...) "+
 			"to %s and annotate this one with entity.Hidden()", n.Name, d.Name, d.Type.Name)

@@ -67,7 +67,7 @@ func migration(g *gen.Graph, dir string, now time.Time) (*Migration, error) {
 		return nil, fmt.Errorf("compare schemas: %w", err)
 	}
 	m := &Migration{}
-	touched, err := m.inspect(changes)
+	touched, err := m.inspect(g, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +82,11 @@ func migration(g *gen.Graph, dir string, now time.Time) (*Migration, error) {
 	if oldTracks == nil {
 		what = "init"
 	}
-	name := fmt.Sprintf("%s_%s.sql", now.UTC().Format("20060102150405"), what)
-	m.File = filepath.Join(dir, name)
+	version, err := nextVersion(dir, now)
+	if err != nil {
+		return nil, err
+	}
+	m.File = filepath.Join(dir, version+"_"+what+".sql")
 	if err := writeFile(m.File, []byte(body)); err != nil {
 		return nil, err
 	}
@@ -177,7 +180,7 @@ func tracked(g *gen.Graph) ([]track, error) {
 
 // inspect notes what the changes lose, refuses what cannot be applied to a table with rows, and returns the tables
 // whose columns change.
-func (m *Migration) inspect(changes []schema.Change) (touched []string, err error) {
+func (m *Migration) inspect(g *gen.Graph, changes []schema.Change) (touched []string, err error) {
 	for _, c := range changes {
 		switch c := c.(type) {
 		case *schema.AddTable:
@@ -190,8 +193,8 @@ func (m *Migration) inspect(changes []schema.Change) (touched []string, err erro
 				case *schema.AddColumn:
 					touched = append(touched, c.T.Name)
 					if !c2.C.Type.Null && c2.C.Default == nil {
-						return nil, fmt.Errorf("%s.%s: a new required field needs a Default, for the records that are there already; "+
-							"or make it Optional", c.T.Name, c2.C.Name)
+						return nil, fmt.Errorf("%s: is new and required: give it a Default, for the records that are there already, "+
+							"or make it Optional", columnPlace(g, c.T.Name, c2.C.Name))
 					}
 				case *schema.DropColumn:
 					touched = append(touched, c.T.Name)

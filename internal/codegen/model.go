@@ -185,6 +185,9 @@ func (e *Entity) Links() ([]EdgeModel, error) {
 // Constraint says which input field a database constraint is about.
 type Constraint struct{ Name, Field string }
 
+// constraint names a constraint as Postgres does, which cuts names at 63 bytes.
+func constraint(name, field string) Constraint { return Constraint{name[:min(len(name), 63)], field} }
+
 // Constraints returns the unique indexes and foreign keys of the entity's table, and the foreign keys of the join
 // tables that it declares.
 func (e *Entity) Constraints() ([]Constraint, error) {
@@ -212,18 +215,18 @@ func (e *Entity) Constraints() ([]Constraint, error) {
 			columns = byColumn
 			for _, c := range t.Columns {
 				if c.Unique {
-					out = append(out, Constraint{fmt.Sprintf("%s_%s_key", t.Name, c.Name), byColumn[c.Name]})
+					out = append(out, constraint(fmt.Sprintf("%s_%s_key", t.Name, c.Name), byColumn[c.Name]))
 				}
 			}
 			for _, idx := range t.Indexes {
 				if idx.Unique {
-					out = append(out, Constraint{idx.Name, byColumn[idx.Columns[0].Name]})
+					out = append(out, constraint(idx.Name, byColumn[idx.Columns[0].Name]))
 				}
 			}
 		}
 		for _, fk := range t.ForeignKeys {
 			if name := columns[fk.Columns[0].Name]; name != "" {
-				out = append(out, Constraint{fk.Symbol, name})
+				out = append(out, constraint(fk.Symbol, name))
 			}
 		}
 	}

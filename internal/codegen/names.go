@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -69,13 +70,9 @@ func newClaims() claims {
 	return c
 }
 
-// entity takes the names that follow from an entity's.
-func (c claims) entity(n *gen.Type, a entity.Annotation) (errs []error) {
-	claim := func(kind, name, owner string) {
-		if err := c.claim(kind, name, owner); err != nil {
-			errs = append(errs, err)
-		}
-	}
+// entity takes the names that follow from an entity's. The error is about the first that is taken.
+func (c claims) entity(n *gen.Type, a entity.Annotation) (err error) {
+	claim := func(kind, name, owner string) { err = cmp.Or(err, c.claim(kind, name, owner)) }
 	claim("package", strings.ToLower(n.Name), n.Name)
 	claim("table", n.Table(), n.Name)
 	for _, d := range n.Edges {
@@ -87,7 +84,7 @@ func (c claims) entity(n *gen.Type, a entity.Annotation) (errs []error) {
 		claim("Go type", n.Name+suffix, n.Name)
 	}
 	if a.Internal {
-		return errs
+		return err
 	}
 	single, list := camel(snake(n.Name)), listName(n.Name)
 	claim("root field", single, n.Name)
@@ -107,7 +104,7 @@ func (c claims) entity(n *gen.Type, a entity.Annotation) (errs []error) {
 			claim("GraphQL type", n.Name+pascal(f.Name), "field "+f.Name+" of "+n.Name)
 		}
 	}
-	return errs
+	return err
 }
 
 // memberClaims holds what an entity has without any field or edge.
@@ -129,13 +126,9 @@ func memberClaims() claims {
 	return c
 }
 
-// field takes the names that follow from a field's.
-func (c claims) field(f *gen.Field) (errs []error) {
-	claim := func(kind, name string) {
-		if err := c.claim(kind, name, f.Name); err != nil {
-			errs = append(errs, err)
-		}
-	}
+// field takes the names that follow from a field's. The error is about the first that is taken.
+func (c claims) field(f *gen.Field) (err error) {
+	claim := func(kind, name string) { err = cmp.Or(err, c.claim(kind, name, f.Name)) }
 	claim("Go name", f.StructField())
 	for _, name := range []string{f.MutationGet(), f.MutationSet(), f.MutationReset()} {
 		claim("Go method", name)
@@ -154,7 +147,7 @@ func (c claims) field(f *gen.Field) (errs []error) {
 		claim("Go function", f.DefaultName())
 	}
 	if hidden(f) {
-		return errs
+		return err
 	}
 	for _, suffix := range filterSuffixes {
 		claim("condition", camel(f.Name)+suffix)
@@ -163,16 +156,12 @@ func (c claims) field(f *gen.Field) (errs []error) {
 		claim("GraphQL field", camel(f.Name))
 		claim("input field", camel(f.Name))
 	}
-	return errs
+	return err
 }
 
-// edge takes the names that follow from an edge's.
-func (c claims) edge(d *gen.Edge) (errs []error) {
-	claim := func(kind, name string) {
-		if err := c.claim(kind, name, d.Name); err != nil {
-			errs = append(errs, err)
-		}
-	}
+// edge takes the names that follow from an edge's. The error is about the first that is taken.
+func (c claims) edge(d *gen.Edge) (err error) {
+	claim := func(kind, name string) { err = cmp.Or(err, c.claim(kind, name, d.Name)) }
 	claim("Go name", "Query"+d.StructField())
 	claim("Go function", "Has"+d.StructField())
 	claim("Go function", "Has"+d.StructField()+"With")
@@ -180,24 +169,32 @@ func (c claims) edge(d *gen.Edge) (errs []error) {
 	claim("condition", "has"+d.StructField())
 	claim("condition", "has"+d.StructField()+"With")
 	if !written(d) {
-		return errs
+		return err
 	}
 	one := singular(d.Name)
 	if d.Unique {
 		claim("input field", camel(d.Name)+"ID")
-		return errs
+		return err
 	}
 	for _, name := range []string{camel(one) + "IDs", "add" + pascal(one) + "IDs", "remove" + pascal(one) + "IDs", "clear" + d.StructField()} {
 		claim("input field", name)
 	}
-	return errs
+	return err
+}
+
+// checkEnum returns what is wrong with a value of an enum.
+func checkEnum(value string) error {
+	if !enumValue.MatchString(value) || value == "true" || value == "false" || value == "null" {
+		return fmt.Errorf("has the value %q, which is no GraphQL name: use letters, digits and _, a letter first; not true, false or null", value)
+	}
+	return nil
 }
 
 // checkName returns what is wrong with an entity's name by itself.
 func checkName(n *gen.Type) error {
 	switch lower := strings.ToLower(n.Name); {
 	case !entityName.MatchString(n.Name):
-		return fmt.Errorf("%s is no name for an entity: use two or more letters and digits, a capital first, as in OrderItem", n.Name)
+		return fmt.Errorf("%q is no name for an entity: use two or more letters and digits, a capital first, as in OrderItem", n.Name)
 	case slices.Contains(reservedTypes, n.Name):
 		return fmt.Errorf("%s is a reserved name: the GraphQL schema has a type of this name", n.Name)
 	case slices.Contains(reservedEntities, lower), n.PackageAlias() != "":

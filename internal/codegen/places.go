@@ -2,6 +2,7 @@ package codegen
 
 import (
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -10,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"entgo.io/ent/entc/gen"
 )
 
 // places says where entities ("Task") and their fields and edges ("Task.title") are declared, as
@@ -106,4 +109,14 @@ func explain(err error) error {
 		return errors.New(p[entity] + ": " + msg)
 	}
 	return errors.New(schemaDir + ": " + msg)
+}
+
+// columnPlace names the field of a column, with its place.
+func columnPlace(g *gen.Graph, table, column string) string {
+	for _, n := range g.Nodes {
+		if n.Table() == table {
+			return fmt.Sprintf("%s: field %s of %s", findPlaces(schemaDir).of(n.Name, column), column, n.Name)
+		}
+	}
+	return "column " + table + "." + column
 }

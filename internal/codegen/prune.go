@@ -20,8 +20,10 @@ import (
 //   - the variants that panic (SaveX);
 //   - what works on many records at once (Update, CreateBulk, GroupBy, Aggregate): that is SQL, which the change log
 //     follows as well;
+//   - setters for pointers (SetNillableTitle), and Clone and OnlyID of queries;
 //   - predicates that have a shorter form (TitleEQ is Title) or that hardly any query needs (an order of texts or ids,
-//     HasSuffix, ContainsFold), and functions for an order (ByTitle is Asc(FieldTitle));
+//     HasSuffix, ContainsFold, NotIn, other times than before and after), and functions for an order (ByTitle is
+//     Asc(FieldTitle));
 //   - a getter of the old value for each field: OldField serves them all;
 //   - automatic migration, which has no place beside versioned migrations;
 //   - comments, which say again what the names say.
@@ -99,21 +101,27 @@ var setter = regexp.MustCompile(`^(Set|Add|Append|Clear|Remove|With|Query)[A-Z]`
 // sparePredicate reports whether a function is a predicate that is left out.
 func (p pruner) sparePredicate(d *ast.FuncDecl) bool {
 	name := d.Name.Name
-	for _, suffix := range []string{"EQ", "HasSuffix", "ContainsFold"} {
-		if base, ok := strings.CutSuffix(name, suffix); ok && p.funcs[base] {
-			return true
-		}
+	ends := func(suffixes ...string) bool {
+		return slices.ContainsFunc(suffixes, func(suffix string) bool {
+			base, ok := strings.CutSuffix(name, suffix)
+			return ok && p.funcs[base]
+		})
 	}
-	for _, suffix := range []string{"GT", "GTE", "LT", "LTE"} {
-		if base, ok := strings.CutSuffix(name, suffix); !ok || !p.funcs[base] {
-			continue
-		}
-		switch t := d.Type.Params.List[0].Type.(type) {
-		case *ast.Ident:
-			return t.Name == "string"
-		case *ast.SelectorExpr:
-			return t.Sel.Name == "UUID"
-		}
+	if ends("EQ", "NotIn", "HasSuffix", "ContainsFold") {
+		return true
+	}
+	if len(d.Type.Params.List) == 0 {
+		return false
+	}
+	t := d.Type.Params.List[0].Type
+	if many, ok := t.(*ast.Ellipsis); ok {
+		t = many.Elt
+	}
+	switch t := t.(type) {
+	case *ast.Ident:
+		return t.Name == "string" && ends("GT", "GTE", "LT", "LTE")
+	case *ast.SelectorExpr:
+		return t.Sel.Name == "UUID" && ends("GT", "GTE", "LT", "LTE") || t.Sel.Name == "Time" && ends("NEQ", "In")
 	}
 	return false
 }
@@ -123,8 +131,14 @@ func unusedMethod(recv string, d *ast.FuncDecl) bool {
 	switch {
 	case unusedType(recv), builder(recv) && strings.HasSuffix(name, "X") && name != "X" && !setter.MatchString(name):
 		return true
+	case strings.HasSuffix(recv, "Create"), strings.HasSuffix(recv, "UpdateOne"):
+		if !strings.HasPrefix(name, "SetNillable") {
+			return false
+		}
+		_, pointer := d.Type.Params.List[0].Type.(*ast.StarExpr)
+		return pointer
 	case strings.HasSuffix(recv, "Query"):
-		return name == "GroupBy" || name == "Aggregate"
+		return slices.Contains([]string{"GroupBy", "Aggregate", "Clone", "OnlyID"}, name)
 	case strings.HasSuffix(recv, "Client"):
 		return name == "CreateBulk" || name == "MapCreateBulk" || name == "Update"
 	case strings.HasSuffix(recv, "Mutation"):

@@ -2,8 +2,6 @@
 package schema
 
 import (
-	"time"
-
 	"entgo.io/ent"
 	"entgo.io/ent/schema/field"
 
@@ -34,7 +32,7 @@ func (Sample) Fields() []ent.Field {
 		field.Bool("archived").Default(false),
 		field.Time("taken_at"),
 		field.Time("reviewed_at").Optional().Nillable(),
-		field.Time("due_at").Default(time.Now),
+		field.Time("due_at").Default(entity.Now),
 		field.Enum("status").Values("draft", "final").Default("draft"),
 		field.Enum("grade").Values("A", "B_PLUS").Optional().Nillable(),
 		field.Strings("tags"),
