@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"errors"
 	"net/mail"
 	"regexp"
 
@@ -40,6 +41,9 @@ func (User) Edges() []ent.Edge {
 }
 
 func isAddress(s string) error {
-	_, err := mail.ParseAddress(s)
+	a, err := mail.ParseAddress(s)
+	if err == nil && a.Address != s {
+		err = errors.New("has more than an address")
+	}
 	return err
 }

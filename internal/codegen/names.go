@@ -129,6 +129,15 @@ func memberClaims() claims {
 // field takes the names that follow from a field's. The error is about the first that is taken.
 func (c claims) field(f *gen.Field) (err error) {
 	claim := func(kind, name string) { err = cmp.Or(err, c.claim(kind, name, f.Name)) }
+	if !hidden(f) {
+		for _, suffix := range filterSuffixes {
+			claim("condition", camel(f.Name)+suffix)
+		}
+		if !f.IsEdgeField() {
+			claim("GraphQL field", camel(f.Name))
+			claim("input field", camel(f.Name))
+		}
+	}
 	claim("Go name", f.StructField())
 	for _, name := range []string{f.MutationGet(), f.MutationSet(), f.MutationReset()} {
 		claim("Go method", name)
@@ -145,16 +154,6 @@ func (c claims) field(f *gen.Field) (err error) {
 	}
 	if f.Default {
 		claim("Go function", f.DefaultName())
-	}
-	if hidden(f) {
-		return err
-	}
-	for _, suffix := range filterSuffixes {
-		claim("condition", camel(f.Name)+suffix)
-	}
-	if !f.IsEdgeField() {
-		claim("GraphQL field", camel(f.Name))
-		claim("input field", camel(f.Name))
 	}
 	return err
 }

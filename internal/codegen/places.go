@@ -92,8 +92,9 @@ func explain(err error) error {
 	if root, err := os.Getwd(); err == nil {
 		msg = strings.ReplaceAll(msg, root+string(filepath.Separator), "")
 	}
-	if strings.Contains(filepath.ToSlash(msg), schemaDir+"/") {
-		return errors.New(msg)
+	msg = filepath.ToSlash(msg)
+	if i := strings.Index(msg, schemaDir+"/"); i >= 0 { // the compiler's, after a heading
+		return errors.New(strings.TrimSpace(msg[i:]))
 	}
 	p := findPlaces(schemaDir)
 	words := word.FindAllString(msg, -1)

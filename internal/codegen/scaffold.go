@@ -176,7 +176,9 @@ func plainField(name, typ string, optional bool) (expr string, err error) {
 			if err := checkEnum(v); err != nil {
 				return "", err
 			}
-			values[i] = strconv.Quote(v)
+			if values[i] = strconv.Quote(v); slices.Contains(values[:i], values[i]) {
+				return "", fmt.Errorf("has the value %q twice", v)
+			}
 		}
 		expr = fmt.Sprintf("field.Enum(%q).Values(%s)%s", name, strings.Join(values, ", "), required(".Default("+values[0]+")"))
 	}

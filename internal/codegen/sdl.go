@@ -94,10 +94,11 @@ func changeKind() *ast.Definition {
 	return d
 }
 
-// completeType makes to-one edges nullable: a record may be out of the viewer's sight.
+// completeType makes edges nullable: a record may be out of the viewer's sight, and what goes wrong with an edge is no
+// reason to withhold the record.
 func (e *Entity) completeType(d *ast.Definition) {
 	for _, f := range d.Fields {
-		if edge := e.edge(f.Name); edge != nil && edge.Unique {
+		if edge := e.edge(f.Name); edge != nil {
 			f.Type.NonNull = false
 		}
 	}

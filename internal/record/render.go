@@ -111,11 +111,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 			case f.Name == "__typename":
 				writeString(w, s.Name)
 			case related[i] != nil:
-				r := related[i][n]
-				if r == nil && !s.edges[f.Name].ToOne() {
-					valid = false // a connection is never null: the record is
-				}
-				r.MarshalGQL(w)
+				related[i][n].MarshalGQL(w)
 			default:
 				c := s.fields[f.Name]
 				if err := c.write(w, c.value(v)); err != nil {

@@ -1,0 +1,161 @@
+package codegen
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// schemaSource is a schema file with the fields of name in line 21, and the edges in line 26.
+func schemaSource(name, fields, edges string) string {
+	return fmt.Sprintf(`package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"github.com/google/uuid"
+
+	"godstack/internal/entity"
+)
+
+type %[1]s struct{ ent.Schema }
+
+func (%[1]s) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+func (%[1]s) Annotations() []schema.Annotation { return nil }
+
+func (%[1]s) Fields() []ent.Field {
+	return []ent.Field{
+		%[2]s
+	}
+}
+
+func (%[1]s) Edges() []ent.Edge {
+	return []ent.Edge{ %[3]s }
+}
+
+var _ = []any{schema.Comment, edge.To, field.Int, uuid.New}
+`, name, fields, edges)
+}
+
+// TestErrors holds the errors that a schema gets: each names the file, the line and what is wrong, and all that our
+// checks find come at once.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	generator := buildGenerator(t)
+	t.Run("ours", func(t *testing.T) {
+		t.Parallel()
+		m := copyModule(t, "internal/entity")
+		var want []string
+		for i, c := range []struct{ name, fields, edges, want string }{
+			// Entities.
+			{"PageInfo", "", "", "13: PageInfo is a reserved name: the GraphQL schema has a type of this name"},
+			{"Version", "", "", "13: Version is a reserved name: generated code has something of this name"},
+			{"Context", "", "", "13: Context is a reserved name: generated code has something of this name"},
+			{"StatusUpdate", "", "", "13: StatusUpdate is a reserved name: types that end in Update are made for entities"},
+			{"Change", "", "", "13: Change is a reserved name: its table changes would be one of the machinery's"},
+			{"Bad_Name", "", "", `13: "Bad_Name" is no name for an entity: use two or more letters and digits, a capital first, as in OrderItem`},
+			{"Store", "", "", "13: Store and every schema both need the root field stores"},
+			{"Mouse", "", "", ""},
+			{"Mouses", "", "", "13: Mouses and Mouse both need the table mouses"},
+			{"APIKey", "", "", ""},
+			{"ApiKey", "", "", "13: ApiKey and APIKey both need the package apikey"},
+			{"Purchase", "", "", ""},
+			{"PurchaseOrder", "", "", "13: PurchaseOrder and Purchase both need the GraphQL type PurchaseOrder"},
+			{"TaskState", "", "", "13: TaskState and field state of Task both need the GraphQL type TaskState"},
+			{"TaskQuery", "", "", "13: TaskQuery and Task both need the Go type TaskQuery"},
+			{"TeamMember", "", "", "13: TeamMember and edge members of Team both need the table team_members"},
+			{"User", "", `edge.From("teams", Team.Type).Ref("members")`, ""},
+			{"Team", "", `edge.To("members", User.Type)`, ""},
+
+			// Fields.
+			{"Bytes", `field.Bytes("data"),`, "", "21: field data of Bytes: has the unsupported type []byte: use one of string, text, int, float, bool, " +
+				"time, enum, []string, []int, []float64, map[string]any, or annotate it with entity.Hidden()"},
+			{"BigNumber", `field.Int64("n"),`, "", "21: field n of BigNumber: has the unsupported type int64"},
+			{"Typed", `field.String("d").GoType(entity.Operation("")),`, "", "21: field d of Typed: has the Go type entity.Operation"},
+			{"Structured", `field.JSON("j", struct{ A int }{}),`, "", "21: field j of Structured: has the unsupported type struct"},
+			{"Guide", `field.UUID("other", uuid.UUID{}),`, "", "21: field other of Guide: has the unsupported type uuid.UUID"},
+			{"Half", `field.String("a").Optional(),`, "", "21: field a of Half: is Optional and not Nillable: add Nillable(), so that null and the empty value differ"},
+			{"Camel", `field.String("dueAt"),`, "", "21: field dueAt of Camel: is no name for a column: use lower-case letters and digits, with _ between words, as in due_at"},
+			{"Keyed", `field.String("a").StorageKey("b"),`, "", "21: field a of Keyed: has the storage key b: a field and its column have one name"},
+			{"Doubled", `field.String("id"),`, "", "21: field id of Doubled: is there already, from entity.Mixin{}"},
+			{"Logic", `field.Bool("not"),`, "", "21: field not of Logic: not and every entity both need the condition not"},
+			{"Filtered", `field.Int("n"), field.Int("n_in"),`, "", "21: field n_in of Filtered: n_in and n both need the condition nIn"},
+			{"Methods", `field.String("update"),`, "", "21: field update of Methods: update and every entity both need the Go name Update"},
+			{"Setters", `field.String("a"), field.String("set_a"),`, "", "21: field set_a of Setters: set_a and a both need the Go method SetA"},
+			{"Secretive", `field.String("a").Sensitive(),`, "", "21: field a of Secretive: is required and in no input, so that no record could be created"},
+			{"Shy", `field.Int("a").Annotations(entity.ReadOnly()),`, "", "21: field a of Shy: is required and in no input"},
+			{"Spaced", `field.Enum("a").Values("in progress"),`, "", `21: field a of Spaced: has the value "in progress", which is no GraphQL name`},
+			{"Truth", `field.Enum("a").Values("true", "maybe"),`, "", `21: field a of Truth: has the value "true", which is no GraphQL name`},
+			{"Task", `field.Enum("state").Values("a"),`, "", ""},
+
+			// Edges.
+			{"Parent", "", `edge.To("kids", User.Type)`, "26: edge kids of Parent: has no inverse: add edge.From(..., Parent.Type).Ref(\"kids\").Unique().Field(...) to User, " +
+				"or the same without Unique and Field if it is many to many"},
+			{"Fieldless", "", `edge.To("user", User.Type).Unique()`, "26: edge user of Fieldless: needs a field: add field.UUID(\"user_id\", uuid.UUID{}) and " +
+				`.Field("user_id"), so that the record carries the id`},
+			{"Spouse", "", `edge.To("spouse", Spouse.Type).Unique()`, "26: edge spouse of Spouse: is one to one with itself: name both sides"},
+			{"Writer", "", `edge.To("user", User.Type).Annotations(entity.Viewer()), edge.From("x", Reader.Type).Ref("writers")`,
+				"26: edge user of Writer: has no inverse"},
+			{"Reader", `field.UUID("team_id", uuid.UUID{}),`, `edge.To("writers", Writer.Type).Annotations(entity.Viewer()), ` +
+				`edge.To("team", Team.Type).Unique().Required().Field("team_id").Annotations(entity.Viewer())`,
+				"26: edge writers of Reader: is annotated with entity.Viewer() and is not a to-one edge to User\n" +
+					"26: edge team of Reader: is annotated with entity.Viewer() and is not a to-one edge to User"},
+			{"Card", `field.UUID("holder_id", uuid.UUID{}),`, `edge.From("holder", Holder.Type).Ref("card").Unique().Required().Field("holder_id")`, ""},
+			{"Holder", "", `edge.To("card", Card.Type).Unique()`, "26: edge card of Holder: is one to one, seen from the side without the foreign key: annotate it with entity.Hidden()"},
+			{"Closed", `field.UUID("user_id", uuid.UUID{}),`, `edge.To("user", User.Type).Unique().Required().Field("user_id").Annotations(entity.ReadOnly())`,
+				"26: edge user of Closed: is required and in no input"},
+			{"Has", `field.Bool("has_user"), field.UUID("user_id", uuid.UUID{}),`, `edge.To("user", User.Type).Unique().Required().Field("user_id")`,
+				"26: edge user of Has: user and has_user both need the Go function HasUser"},
+		} {
+			file := fmt.Sprintf("ent/schema/s%02d.go", i)
+			m.write(file, []byte(schemaSource(c.name, c.fields, c.edges)))
+			for line := range strings.Lines(c.want) {
+				want = append(want, file+":"+strings.TrimSpace(line))
+			}
+		}
+		m.write("ent/schema/bare.go", []byte("package schema\n\nimport \"entgo.io/ent\"\n\ntype Bare struct{ ent.Schema }\n"))
+		want = append(want, "ent/schema/bare.go:5: Bare has no entity.Mixin{}: every table has an id, a version and timestamps")
+		out, err := m.try(generator)
+		require.Error(t, err)
+		var rest []string
+		for line := range strings.Lines(out) {
+			line = strings.TrimSpace(line)
+			i := slices.IndexFunc(want, func(w string) bool { return strings.HasPrefix(line, w) })
+			if i < 0 {
+				rest = append(rest, line)
+				continue
+			}
+			want = slices.Delete(want, i, i+1)
+		}
+		require.Empty(t, want, "not said: %s", rest)
+		require.Empty(t, rest, "not expected")
+	})
+
+	// What ent finds ends generation at once.
+	for _, c := range []struct{ name, source, want string }{
+		{"syntax", "package schema\n\ntype Task struct{ ent.Schema\n", "ent/schema/task.go:4:1: syntax error"},
+		{"unknown entity", schemaSource("Task", "", `edge.To("owner", Nobody.Type)`), "ent/schema/task.go:26:38: undefined: Nobody"},
+		{"unknown function", schemaSource("Task", `field.Money("a"),`, ""), "ent/schema/task.go:21:9: undefined: field.Money"},
+		{"no schema", schemaSource("Task", "", `edge.To("owner", base.Type)`) + "\ntype base struct{ ent.Schema }\n", `ent/schema/task.go:31: entc/gen: type "base" does not exist for edge`},
+		{"no ref", schemaSource("Task", "", `edge.From("owner", Task.Type).Ref("tasks")`), `ent/schema/task.go:26: entc/gen: resolve "Task" relations: edge "tasks" is missing for inverse edge: Task.owner`},
+		{"redeclared", schemaSource("Task", `field.Int("version"),`, ""), `ent/schema/task.go:21: entc/gen: create type Task: field "version" redeclared for type "Task"`},
+		{"keyword", schemaSource("Type", "", ""), `ent/schema/task.go:13: entc/gen: create type Type: schema lowercase name conflicts with Go keyword "type"`},
+		{"wrong field", schemaSource("Task", `field.Int("owner_id").Optional(),`, `edge.To("owner", Task.Type).Unique().Field("owner_id")`), `ent/schema/task.go:`},
+		{"panic", schemaSource("Task", `field.Strings("a").Default(nil), func() ent.Field { panic("oh") }(),`, ""), `ent/schema/task.go:13: `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := copyModule(t, "internal/entity")
+			m.write("ent/schema/task.go", []byte(c.source))
+			out, err := m.try(generator)
+			require.Error(t, err)
+			require.True(t, strings.HasPrefix(out, c.want), out)
+		})
+	}
+}
