@@ -18,15 +18,15 @@ run: ## Serve with demonstration data, on a private Postgres unless DATABASE_URL
 	@exec bin/godstack serve --seed
 
 build: ## Build bin/godstack for development
-	@go build $(quick) -o bin/godstack ./cmd/godstack
+	@GOGC=400 go build $(quick) -o bin/godstack ./cmd/godstack
 
 dev: ## Like run, and on each change generate, build and start again
 	@$(tool) wgo -dir '^(cmd|ent/schema|graph|internal|web)(/|$$)' -file '[.](go|graphql)$$' \
 		-xdir 'node_modules|testdata' -xfile '_test[.]go$$|_gen[.]go$$|^graph/(generated[.]go|ent[.]graphql)$$' \
-		go run ./cmd/generate :: $(MAKE) -s build :: bin/godstack serve --seed
+		env GOGC=400 go run ./cmd/generate :: $(MAKE) -s build :: bin/godstack serve --seed
 
 generate: ## Make everything that follows from ent/schema, and the next migration
-	@go run ./cmd/generate
+	@GOGC=400 go run ./cmd/generate
 
 entity: ## Write the schema file of a new entity: make entity name=Task fields="title:string done:bool"
 	@go run ./cmd/generate entity -name '$(name)' -fields '$(fields)'

@@ -110,7 +110,7 @@ func TestListName(t *testing.T) {
 	for name, want := range map[string]string{
 		"Thread": "threads", "OrderItem": "orderItems", "APIKey": "apiKeys", "URL": "urls", "Person": "people", "SalesPerson": "salesPeople",
 		"Category": "categories", "Status": "statuses", "Address": "addresses", "Bus": "buses", "News": "newsList", "Data": "dataList",
-		"Series": "seriesList", "Sheep": "sheepList", "Equipment": "equipmentList", "Slice": "slices",
+		"Series": "seriesList", "Sheep": "sheepList", "Equipment": "equipmentList",
 	} {
 		require.Equal(t, want, listName(name), name)
 		require.NotEqual(t, camel(snake(name)), listName(name))
