@@ -7,6 +7,7 @@
 //     again gives the same tree (TestRegenerate);
 //   - what each schema gives is written down in testdata (TestCorpus);
 //   - an error names the schema file and what is wrong in it (TestErrors);
+//   - a new entity is a schema file away from its tables, API and live changes (TestNewEntity);
 //   - generating needs no database, and a second run without a change writes nothing (TestNothingToDo).
 //
 // The way of the data: entc loads ent/schema; [prepare] checks the graph and derives entgql's annotations from

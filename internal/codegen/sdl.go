@@ -124,7 +124,7 @@ func (e *Entity) completeInput(s *ast.Schema, name string) {
 		return false
 	})
 	if len(d.Fields) == 0 { // GraphQL has no empty input
-		d.Fields = ast.FieldList{{Name: "_", Type: ast.NamedType("Boolean", nil), Description: "There is nothing to set; ignored."}}
+		d.Fields = ast.FieldList{{Name: "_", Type: ast.NamedType("Boolean", nil), Description: "There is nothing to set: leave this out."}}
 	}
 }
 

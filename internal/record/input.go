@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"entgo.io/ent"
@@ -214,13 +215,7 @@ func (f *Field) decode(raw any) (any, error) {
 		return s, checkText(s)
 	case Int:
 		n, err := graphql.UnmarshalInt64(raw)
-		if err != nil {
-			return nil, err
-		}
-		if f.Type != nil {
-			return reflect.ValueOf(n).Convert(f.Type).Interface(), nil
-		}
-		return int(n), nil
+		return int(n), err
 	case Float:
 		return graphql.UnmarshalFloat(raw)
 	case Bool:
@@ -230,7 +225,7 @@ func (f *Field) decode(raw any) (any, error) {
 			return nil, errors.New("is not a time")
 		}
 		t, err := graphql.UnmarshalTime(raw)
-		return t.UTC(), err
+		return t.UTC().Truncate(time.Microsecond), err // what Postgres keeps, so that a write answers what a read gives
 	case UUID:
 		var id ID
 		if err := id.UnmarshalGQL(raw); err != nil {

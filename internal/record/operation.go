@@ -80,9 +80,11 @@ func (o Operation) InterceptRootField(ctx context.Context, next graphql.RootReso
 		return graphql.Null
 	}
 	w.written = false
+	before := len(graphql.GetErrors(ctx))
 	res := next(ctx)
-	// A field whose write succeeded may still be null, for an error inside its selection: that is no failure.
-	if res == graphql.Null && !w.written {
+	// A field whose write succeeded may still be null, for an error inside its selection: that is no failure. Nor is the
+	// null that a hand-written field answers without an error.
+	if res == graphql.Null && !w.written && len(graphql.GetErrors(ctx)) > before {
 		w.failed = ast.PathName(graphql.GetRootFieldContext(ctx).Field.Alias)
 	}
 	return res
@@ -167,7 +169,11 @@ func (w *work) commit(ctx context.Context) error {
 	}
 	tx := w.tx
 	w.tx = nil
-	if err := tx.CommitContext(ctx); err != nil {
+	err := tx.CommitContext(ctx)
+	if errors.Is(err, pgx.ErrTxCommitRollback) { // a statement of a selection has failed, and the transaction with it
+		return &Error{Code: Unavailable, Message: aborted, RetryAfter: retryAfter, Err: err}
+	}
+	if err != nil {
 		return w.engine.translate(err)
 	}
 	if w.dirty {
@@ -186,5 +192,8 @@ func (w *work) end(ctx context.Context) {
 	}
 }
 
-// retryAfter is what a client is told to wait after a deadlock or a serialization failure.
+// retryAfter is what a client is told to wait where its operation was rolled back for no fault of its own.
 const retryAfter = time.Second
+
+// aborted is what a client is told where a statement of the transaction had failed before.
+const aborted = "the operation was rolled back; try again"

@@ -33,10 +33,14 @@ type Event struct {
 	version int      // the change's, 0 where there is none; the record, as of delivery, may be newer
 	fields  []string // what an update changed
 	record  Node
+	err     error // why the stream ends; nothing else is set then
 }
 
 // MarshalGQLContext writes what the subscription selects of the event.
 func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
+	if e.err != nil {
+		return e.err // gqlgen makes it the event's error
+	}
 	x, s := *e.watcher.render, e.watcher.store
 	w := &bytes.Buffer{}
 	w.WriteByte('{')
@@ -237,7 +241,7 @@ func (s *subscription) take(ctx context.Context) (events []*event, resync bool, 
 }
 
 // Watch streams a record: a SNAPSHOT of it, or READY where the client holds the current version, then each
-// change. The stream ends after DELETED. A record that does not exist is NOT_FOUND.
+// change. The stream ends after DELETED, or with an error where the database cannot be read. A record that does not exist is NOT_FOUND.
 //
 // It registers first and reads then: what is committed in between is in both, and is told apart by the
 // database's own snapshot, which comes with the record in one statement.
@@ -268,8 +272,9 @@ func Watch(ctx context.Context, s *Store, id ID, knownVersion *int) (<-chan *Eve
 	go func() {
 		defer close(out)
 		defer s.engine.hub.unsubscribe(w.sub)
-		if err := w.run(ctx, out, first); err != nil && ctx.Err() == nil {
-			s.engine.log.ErrorContext(ctx, "subscription ended", "record", s.globalID(key).String(), "error", err)
+		if err := w.run(ctx, out, first); err != nil {
+			// Or the stream would seem to end as it does after DELETED.
+			_ = send(ctx, out, &Event{watcher: w, err: err})
 		}
 	}()
 	return out, nil
@@ -312,16 +317,18 @@ func (w *watcher) event(kind string, n Node) *Event {
 	return &Event{watcher: w, kind: kind, version: version, record: n}
 }
 
-func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) error {
-	send := func(c *Event) error {
-		select {
-		case out <- c:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// send waits until the subscriber takes an event.
+func send(ctx context.Context, out chan<- *Event, e *Event) error {
+	select {
+	case out <- e:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	if err := send(first); err != nil {
+}
+
+func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) error {
+	if err := send(ctx, out, first); err != nil {
 		return err
 	}
 	for {
@@ -330,7 +337,7 @@ func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) erro
 			return err
 		}
 		if resync {
-			done, err := w.resync(ctx, send)
+			done, err := w.resync(ctx, out)
 			if done || err != nil {
 				return err
 			}
@@ -343,7 +350,7 @@ func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) erro
 			if err != nil {
 				return err
 			}
-			if err := send(c); err != nil || c.kind == deletedKind {
+			if err := send(ctx, out, c); err != nil || c.kind == deletedKind {
 				return err
 			}
 		}
@@ -351,8 +358,8 @@ func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) erro
 }
 
 // resync starts the stream again; done where the record is gone.
-func (w *watcher) resync(ctx context.Context, send func(*Event) error) (done bool, err error) {
-	if err := send(&Event{watcher: w, kind: resyncKind}); err != nil {
+func (w *watcher) resync(ctx context.Context, out chan<- *Event) (done bool, err error) {
+	if err := send(ctx, out, &Event{watcher: w, kind: resyncKind}); err != nil {
 		return false, err
 	}
 	n, err := w.read(ctx)
@@ -360,9 +367,9 @@ func (w *watcher) resync(ctx context.Context, send func(*Event) error) (done boo
 		return false, err
 	}
 	if n == nil {
-		return true, send(&Event{watcher: w, kind: deletedKind})
+		return true, send(ctx, out, &Event{watcher: w, kind: deletedKind})
 	}
-	return false, send(w.event(snapshotKind, n))
+	return false, send(ctx, out, w.event(snapshotKind, n))
 }
 
 // next makes the subscriber's event of a change. The record is loaded by the first subscriber that needs it.

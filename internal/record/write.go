@@ -273,6 +273,8 @@ func (g *Engine) translate(err error, use ...Use) error {
 		return &Error{Code: BadUserInput, Message: "a value is out of range", Err: err}
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return &Error{Code: Unavailable, Message: "another write was in the way; try again", RetryAfter: retryAfter, Err: err}
+	case "25P02": // in_failed_sql_transaction: a selection's statement failed before
+		return &Error{Code: Unavailable, Message: aborted, RetryAfter: retryAfter, Err: err}
 	}
 	return err
 }
