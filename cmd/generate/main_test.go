@@ -16,7 +16,7 @@ func TestRunRefuses(t *testing.T) {
 		{[]string{"entity"}, `"" is no name for an entity`},
 		{[]string{"entity", "-name", "Task", "title:string"}, `unexpected argument "title:string": put the fields in quotes`},
 		{[]string{"migration", "-name", "Add Search"}, `"Add Search" is no name for a migration`},
-		{[]string{"migration", "-nmae", "x"}, "flag provided but not defined: -nmae"},
+		{[]string{"migration", "-title", "x"}, "flag provided but not defined: -title"},
 	} {
 		require.ErrorContains(t, run(c.args, t.Output()), c.want)
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if args := os.Getenv("GODSTACK_TEST_MAIN"); args != "" { // see TestSignals
+	if args := os.Getenv("GODSTACK_TEST_MAIN"); args != "" { // see program
 		os.Args = append([]string{"godstack"}, strings.Fields(args)...)
 		main()
 	}

@@ -220,7 +220,7 @@ func checkNew(name string, entities []string) error {
 		return fmt.Errorf("there is an entity %s already", name)
 	}
 	var schemas []*load.Schema
-	for _, e := range append(entities[:len(entities):len(entities)], name) {
+	for _, e := range append(slices.Clip(entities), name) {
 		schemas = append(schemas, &load.Schema{Name: e})
 	}
 	g, err := gen.NewGraph(&gen.Config{Package: "ent"}, schemas...)
@@ -281,7 +281,7 @@ func fieldWords(s string) []string {
 // phrase turns OrderItem into "an order item".
 func phrase(name string) string {
 	words := strings.ReplaceAll(snake(name), "_", " ")
-	if strings.Contains("aeio", words[:1]) {
+	if strings.IndexByte("aeio", words[0]) >= 0 {
 		return "an " + words
 	}
 	return "a " + words

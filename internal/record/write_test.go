@@ -294,7 +294,7 @@ func TestNoLostUpdate(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	id := b.thread(t, "0")
-	const writers, increments, retries = 32, 25, 2000
+	const writers, increments, retries = 32, 100, 20_000
 	increment := func() error {
 		current, version := "0", json.Number("1")
 		for range retries {

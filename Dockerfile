@@ -1,0 +1,16 @@
+# The program in an image of its own: one static binary, with the pages and the migrations inside.
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags=-s -o /godstack ./cmd/godstack
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /godstack /godstack
+USER 65532:65532
+ENV ENV=production ADDR=0.0.0.0:8080
+EXPOSE 8080
+ENTRYPOINT ["/godstack"]
+CMD ["serve"]
