@@ -8,7 +8,7 @@
 //   - In production nobody is signed in by a header, introspection is off, and a database whose schema is older
 //     than the program is refused.
 //
-// It may import everything but cmd; only cmd and end-to-end tests import it.
+// It may import everything but cmd, codegen, dbtest and bench; only cmd, bench and end-to-end tests import it.
 package app
 
 import (

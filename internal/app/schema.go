@@ -16,8 +16,6 @@ import (
 
 // core is what of the program knows the entities.
 type core struct {
-	client     *ent.Client
-	stores     *ent.Stores
 	schema     graphql.ExecutableSchema
 	extensions []graphql.HandlerExtension
 	services   []service // that deliver changes
@@ -27,9 +25,9 @@ type core struct {
 func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
 	c := &core{}
 	drv := entpgx.Open(pool)
-	c.client = ent.NewClient(ent.Driver(drv))
+	client := ent.NewClient(ent.Driver(drv))
 	var tailer *changelog.Tailer
-	stores, err := ent.NewStores(c.client, drv, &record.Config{
+	stores, err := ent.NewStores(client, drv, &record.Config{
 		Committed: func() { tailer.Wake() },
 		Watching:  func(n int) { tailer.Interest(n) },
 		Logger:    cfg.Logger,
@@ -41,7 +39,6 @@ func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}
-	c.stores = stores
 	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores}})
 	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine}}
 	c.services = []service{

@@ -16,7 +16,8 @@
 //     leaves after COMMIT (TestTheAnswerLeavesAfterCommit);
 //   - hooks of the ent client are part of the write's transaction (TestHooks);
 //   - the change log names who wrote, and a connection forgets it at once (TestTheActorIsLogged);
-//   - a deadlock or a serialization failure is UNAVAILABLE, with the time to try again (TestAWriteInTheWayIsUnavailable).
+//   - a deadlock, a serialization failure, or a selection whose statement fails in a transaction is UNAVAILABLE, with the
+//     time to try again, and nothing is written (TestAWriteInTheWayIsUnavailable, TestASelectionThatAbortsTheTransaction).
 //
 // What reads guarantee:
 //
@@ -38,6 +39,7 @@
 //     (TestSlowSubscriber);
 //   - where changes may have been missed it says RESYNC and starts again (TestWatchAfterTruncate,
 //     TestWatchAfterANewEpoch);
+//   - one that cannot go on says so, and does not end as after DELETED (TestWatchThatFails);
 //   - a change is read once for all subscribers (TestWatchersShareTheRecord), and who leaves is forgotten
 //     (TestWatchersThatLeave).
 //

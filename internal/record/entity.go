@@ -80,8 +80,8 @@ type Entity struct {
 	columns string            // the select list, for a table alias t
 	names   []string          // of the columns, in that order
 	types   []string          // the GraphQL types that a record is of
-	id      *Field            //
-	version *Field            //
+	id      *Field            // the column id
+	version *Field            // the column version
 	fields  map[string]*Field // by GraphQL name
 	column  map[string]*Field // by column
 	orders  map[string]*Field // by enum value

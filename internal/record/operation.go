@@ -3,7 +3,6 @@ package record
 import (
 	"context"
 	"errors"
-	"time"
 
 	"entgo.io/ent/dialect"
 	"github.com/99designs/gqlgen/graphql"
@@ -169,11 +168,7 @@ func (w *work) commit(ctx context.Context) error {
 	}
 	tx := w.tx
 	w.tx = nil
-	err := tx.CommitContext(ctx)
-	if errors.Is(err, pgx.ErrTxCommitRollback) { // a statement of a selection has failed, and the transaction with it
-		return &Error{Code: Unavailable, Message: aborted, RetryAfter: retryAfter, Err: err}
-	}
-	if err != nil {
+	if err := tx.CommitContext(ctx); err != nil {
 		return w.engine.translate(err)
 	}
 	if w.dirty {
@@ -191,9 +186,3 @@ func (w *work) end(ctx context.Context) {
 		w.engine.log.WarnContext(ctx, "roll back", "error", err)
 	}
 }
-
-// retryAfter is what a client is told to wait where its operation was rolled back for no fault of its own.
-const retryAfter = time.Second
-
-// aborted is what a client is told where a statement of the transaction had failed before.
-const aborted = "the operation was rolled back; try again"

@@ -7,11 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/ent"
 	"godstack/internal/entity"
+	"godstack/internal/record"
 )
 
 const updateTwo = `mutation($a: ID!, $b: ID!, $version: Int!) {
@@ -94,6 +97,62 @@ func TestAnErrorInTheSelectionRollsNothingBack(t *testing.T) {
 	require.JSONEq(t, `{"first": {"version": 3, "owner": `+owner+`}, "second": {"version": 2}}`, string(a.Data))
 	require.Equal(t, "newer", b.subject(t, x))
 	require.Equal(t, "new", b.subject(t, y))
+}
+
+// Where a selection's statement fails, Postgres ends the operation's transaction: nothing was written, and trying again is safe.
+func TestASelectionThatAbortsTheTransaction(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	x := b.thread(t, "x")
+	b.sql(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 50', current_database()); END $$`)
+	b.Reset()
+	other := b.other(t)
+	_, err := other.Exec(t.Context(), `LOCK TABLE messages`)
+	require.NoError(t, err)
+	const reads = `updateThread(id: $x, expectedVersion: 1, input: {subject: "new"}) { messages { totalCount } }`
+	for _, document := range []string{
+		`mutation($x: ID!) { a: createThread(input: {subject: "a"}) { id } b: ` + reads + ` }`,
+		`mutation($x: ID!) { b: ` + reads + ` a: createThread(input: {subject: "a"}) { id } }`,
+	} {
+		err := b.fails(t, document, "x", x)
+		require.Equal(t, "UNAVAILABLE", err.code(), err.Message)
+		require.NotEmpty(t, err.Extensions["retryAfter"])
+		require.Equal(t, 1, b.version(t, x))
+		require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
+	}
+}
+
+// A hand-written field may answer null: without an error that is no failure.
+func TestNullIsNoFailure(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	op := record.Operation{Engine: b.stores.Engine}
+	fields := ast.SelectionSet{&ast.Field{Name: "a", Alias: "a"}, &ast.Field{Name: "b", Alias: "b"}}
+	for _, wrong := range []error{nil, errors.New("wrong")} {
+		ctx := graphql.WithOperationContext(t.Context(), &graphql.OperationContext{
+			Operation: &ast.OperationDefinition{Operation: ast.Mutation, SelectionSet: fields},
+		})
+		ctx = graphql.WithResponseContext(ctx, graphql.DefaultErrorPresenter, graphql.DefaultRecover)
+		executed := 0
+		resp := op.InterceptResponse(ctx, func(ctx context.Context) *graphql.Response {
+			for _, f := range fields {
+				f := graphql.CollectedField{Field: f.(*ast.Field)}
+				op.InterceptRootField(graphql.WithRootFieldContext(ctx, &graphql.RootFieldContext{Field: f}), func(ctx context.Context) graphql.Marshaler {
+					executed++
+					graphql.AddError(ctx, wrong)
+					return graphql.Null
+				})
+			}
+			return &graphql.Response{Data: []byte(`{}`), Errors: graphql.GetErrors(ctx)}
+		})
+		if wrong == nil {
+			require.Equal(t, 2, executed)
+			require.Equal(t, "{}", string(resp.Data))
+		} else {
+			require.Equal(t, 1, executed)
+			require.Equal(t, "null", string(resp.Data))
+		}
+	}
 }
 
 func TestTheActorIsLogged(t *testing.T) {

@@ -70,7 +70,7 @@ type Config struct {
 	// BatchWait is how long a request's loaders wait for more keys: long enough for the root fields of an operation
 	// to ask, which run at the same time. An operation of one field does not wait. Default 200 µs.
 	BatchWait time.Duration
-	// Logger gets what goes wrong behind a subscription. Default: slog.Default().
+	// Logger gets what goes wrong and no client is told of. Default: slog.Default().
 	Logger *slog.Logger
 }
 

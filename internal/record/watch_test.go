@@ -408,3 +408,25 @@ func TestWatchersShareTheRecord(t *testing.T) {
 	statements, _ := b.trace.statements()
 	require.Len(t, statements, 1)
 }
+
+// A stream that cannot go on says so, and does not end as one whose record was deleted.
+func TestWatchThatFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withTailer)
+	x := b.thread(t, "one")
+	s := b.watch(t, x)
+	b.sql(t, `DO $$ BEGIN UPDATE threads SET subject = 'two'; ALTER TABLE threads RENAME TO gone; END $$`)
+	m, err := s.receive()
+	require.NoError(t, err)
+	require.Equal(t, "next", m.Type)
+	a := decodeAnswer(t, m.Payload)
+	require.JSONEq(t, `{"threadChanged": null}`, string(a.Data))
+	require.Len(t, a.Errors, 1, string(m.Payload))
+	require.Equal(t, "INTERNAL", a.Errors[0].code())
+	require.NotEmpty(t, a.Errors[0].Extensions["requestId"])
+	m, err = s.receive()
+	require.NoError(t, err)
+	require.Equal(t, "complete", m.Type)
+	require.Contains(t, b.log.String(), "42P01")
+	require.Eventually(t, func() bool { return b.watching.Load() == 0 }, 10*time.Second, 5*time.Millisecond)
+}

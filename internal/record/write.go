@@ -248,7 +248,8 @@ func (g *Engine) inputOf(constraint string, use Use) []string {
 	return nil
 }
 
-// translate turns what Postgres says into the API's errors. What it does not know stays as it is.
+// translate turns what Postgres says about a value into the API's errors. Everything else, for which nobody needs to know
+// the entity, stays as it is: the server has a table for it.
 func (g *Engine) translate(err error, use ...Use) error {
 	var pg *pgconn.PgError
 	if err == nil || !errors.As(err, &pg) {
@@ -271,10 +272,6 @@ func (g *Engine) translate(err error, use ...Use) error {
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s is not allowed to be so", join(fields)), Fields: fields, Err: err}
 	case "22003", "22001", "22008": // numeric_value_out_of_range, string_data_right_truncation, datetime_field_overflow
 		return &Error{Code: BadUserInput, Message: "a value is out of range", Err: err}
-	case "40001", "40P01": // serialization_failure, deadlock_detected
-		return &Error{Code: Unavailable, Message: "another write was in the way; try again", RetryAfter: retryAfter, Err: err}
-	case "25P02": // in_failed_sql_transaction: a selection's statement failed before
-		return &Error{Code: Unavailable, Message: aborted, RetryAfter: retryAfter, Err: err}
 	}
 	return err
 }

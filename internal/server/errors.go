@@ -15,6 +15,7 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/errcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -54,6 +55,8 @@ func translate(ctx context.Context, err error) *record.Error {
 		return unavailable(err, 0)
 	case connecting, pgconn.SafeToRetry(err):
 		return unavailable(err, time.Second) // nothing was sent
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return unavailable(err, time.Second) // a statement before COMMIT had failed
 	case network, errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, pgconn.ErrConnClosed):
 		return unavailable(err, 0) // the statement may have been executed
 	case decodingArguments(ctx):
@@ -67,7 +70,8 @@ func translatePostgres(pg *pgconn.PgError) *record.Error {
 	switch pg.Code {
 	case "40001", "40P01": // serialization failure, deadlock: rolled back, and free at once
 		return unavailable(pg, 100*time.Millisecond)
-	case "57014", "55P03", "57P03": // canceled, lock not available, starting up: rolled back, or never begun
+	// Canceled, lock not available, starting up, a statement before it failed: rolled back, or never begun.
+	case "57014", "55P03", "57P03", "25P02":
 		return unavailable(pg, time.Second)
 	case "57P01", "57P02", "25006": // shut down, crashed, read-only after a promotion
 		return unavailable(pg, 0)

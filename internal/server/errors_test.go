@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -42,6 +43,8 @@ func TestEveryErrorHasACodeOfTheTable(t *testing.T) {
 		{"deadlock", pg("40P01"), "UNAVAILABLE", "temporarily unavailable", 0.1},
 		{"statement timeout", pg("57014"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"lock timeout", pg("55P03"), "UNAVAILABLE", "temporarily unavailable", 1.0},
+		{"failed transaction", pg("25P02"), "UNAVAILABLE", "temporarily unavailable", 1.0},
+		{"commit of a failed transaction", fmt.Errorf("commit: %w", pgx.ErrTxCommitRollback), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"starting up", pg("57P03"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"too many connections", pg("53300"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"shutting down", pg("57P01"), "UNAVAILABLE", "temporarily unavailable", nil},
