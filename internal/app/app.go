@@ -122,7 +122,12 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Schema:     core.schema,
 		Extensions: core.extensions,
 		Viewer:     viewers(cfg, db.pool),
-		Ready:      db.ready,
+		Ready: func(ctx context.Context) error {
+			if err := db.ready(ctx); err != nil {
+				return err
+			}
+			return core.ready()
+		},
 		Playground: web.Playground(),
 		Logger:     cfg.Logger,
 	}, &cfg.Server)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -19,6 +20,7 @@ type core struct {
 	schema     graphql.ExecutableSchema
 	extensions []graphql.HandlerExtension
 	services   []service // that deliver changes
+	tailer     *changelog.Tailer
 }
 
 // newCore builds everything between the pool and the GraphQL schema.
@@ -26,26 +28,34 @@ func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
 	c := &core{}
 	drv := entpgx.Open(pool)
 	client := ent.NewClient(ent.Driver(drv))
-	var tailer *changelog.Tailer
 	stores, err := ent.NewStores(client, drv, &record.Config{
-		Committed: func() { tailer.Wake() },
-		Watching:  func(n int) { tailer.Interest(n) },
+		Committed: func() { c.tailer.Wake() },
+		Watching:  func(n int) { c.tailer.Interest(n) },
 		Logger:    cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build stores: %w", err)
 	}
-	tailer, err = changelog.NewTailer(pool.Config().ConnConfig, stores.Deliver, &changelog.Config{Logger: cfg.Logger})
+	c.tailer, err = changelog.NewTailer(pool.Config().ConnConfig, stores.Deliver, &changelog.Config{Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}
 	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores}})
 	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine}}
 	c.services = []service{
-		{"change log", tailer.Run},
+		{"change log", c.tailer.Run},
 		{"change log retention", func(ctx context.Context) error {
 			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
 		}},
 	}
 	return c, nil
+}
+
+// ready is the readiness check of what delivers changes: a node that does not read the log leaves its subscribers in
+// the dark.
+func (c *core) ready() error {
+	if !c.tailer.Healthy() {
+		return errors.New("the change log is not being read")
+	}
+	return nil
 }

@@ -20,8 +20,10 @@ const (
 	seedMessages = 2000
 )
 
-// Seed fills an empty database with demonstration data, in development after migrating it. It leaves one that has users alone.
+// Seed fills an empty database with demonstration data, after migrating it. It leaves one that has users alone, and is
+// for development.
 func Seed(ctx context.Context, cfg Config) (err error) {
+	cfg.Seed = true
 	cfg, err = cfg.withDefaults()
 	if err != nil {
 		return err

@@ -193,8 +193,8 @@ func (m *Migration) inspect(g *gen.Graph, changes []schema.Change) (touched []st
 				case *schema.AddColumn:
 					touched = append(touched, c.T.Name)
 					if !c2.C.Type.Null && c2.C.Default == nil {
-						return nil, fmt.Errorf("%s: is new and required: give it a Default, for the records that are there already, "+
-							"or make it Optional", columnPlace(g, c.T.Name, c2.C.Name))
+						return nil, fmt.Errorf("%s: is new and required: give it a constant Default (of a function the database knows nothing; "+
+							"for that there is entsql.DefaultExpr), for the records that are there already, or make it Optional", columnPlace(g, c.T.Name, c2.C.Name))
 					}
 				case *schema.DropColumn:
 					touched = append(touched, c.T.Name)
@@ -217,8 +217,8 @@ func (m *Migration) statements(changes []schema.Change, touched []string, before
 	}
 	n := 0
 	for _, t := range before {
-		if !slices.ContainsFunc(after, func(a track) bool { return a.table == t.table }) && !slices.Contains(m.Losses, "table "+t.table) {
-			fmt.Fprintf(&b, "SELECT changelog_untrack('%s');\n", t.table)
+		if !slices.ContainsFunc(after, func(a track) bool { return a.table == t.table }) {
+			fmt.Fprintf(&b, "\nSELECT changelog_untrack('%s');\n", t.table)
 			n++
 		}
 	}

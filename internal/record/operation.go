@@ -66,6 +66,9 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		errs := graphql.GetErrors(ctx)
 		return &graphql.Response{Data: []byte("null"), Errors: errs[len(errs)-1:]}
 	}
+	for _, err := range resp.Errors {
+		delete(err.Extensions, "retryAfter") // what is committed must not be done again
+	}
 	return resp
 }
 
@@ -166,11 +169,10 @@ func (w *work) commit(ctx context.Context) error {
 	if w.tx == nil {
 		return nil
 	}
-	tx := w.tx
-	w.tx = nil
-	if err := tx.CommitContext(ctx); err != nil {
+	if err := w.tx.CommitContext(ctx); err != nil {
 		return w.engine.translate(err)
 	}
+	w.tx = nil
 	if w.dirty {
 		w.engine.committed()
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
@@ -92,6 +93,9 @@ func (*Event) UnmarshalGQLContext(context.Context, any) error {
 
 // maxPending is how many events wait for one subscriber; beyond it they are joined to the newest.
 const maxPending = 256
+
+// loadTimeout bounds the read of a record for its subscribers.
+const loadTimeout = 10 * time.Second
 
 // event is a change on its way to the subscribers, and the record, loaded once for all of them.
 type event struct {
@@ -386,7 +390,9 @@ func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
 	}
 	e.load.Do(func() {
 		// For all subscribers, so not with the context of the first one.
-		m, err := w.store.byID(context.WithoutCancel(ctx), []uuid.UUID{w.id})
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		m, err := w.store.byID(ctx, []uuid.UUID{w.id})
 		e.record, e.err = m[w.id], err
 	})
 	c.record = e.record

@@ -223,12 +223,20 @@ func root(err error) error {
 
 // listOf names the records of a table.
 func (g *Engine) listOf(table string) string {
-	for _, e := range g.entities {
-		if e.Table == table {
-			return e.List
-		}
+	if e := g.ofTable(table); e != nil {
+		return e.List
 	}
 	return "other records"
+}
+
+// ofTable returns the entity that a table is of, nil if there is none.
+func (g *Engine) ofTable(table string) *Entity {
+	for _, e := range g.entities {
+		if e.Table == table {
+			return e
+		}
+	}
+	return nil
 }
 
 // inputOf returns the input field that a constraint is about.
@@ -267,7 +275,10 @@ func (g *Engine) translate(err error, use ...Use) error {
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s names a record that does not exist", join(fields)), Fields: fields, Err: err}
 	case "23502", "23514": // not_null_violation, check_violation
 		if pg.ColumnName != "" {
-			fields = []string{pg.ColumnName}
+			if e := g.ofTable(pg.TableName); e != nil {
+				name, _ := e.publicName(pg.ColumnName)
+				fields = []string{name}
+			}
 		}
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s is not allowed to be so", join(fields)), Fields: fields, Err: err}
 	case "22003", "22001", "22008": // numeric_value_out_of_range, string_data_right_truncation, datetime_field_overflow

@@ -6,6 +6,8 @@
 
 -- ATTENTION: this loses the data of table book_readers. If it was renamed, write ALTER TABLE ... RENAME instead.
 
+SELECT changelog_untrack('book_readers');
+
 -- create "shelves" table
 CREATE TABLE "shelves" (
   "id" uuid NOT NULL DEFAULT (gen_random_uuid()),

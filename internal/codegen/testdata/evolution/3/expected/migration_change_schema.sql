@@ -6,6 +6,10 @@
 
 -- ATTENTION: this loses the data of table book_editors. If it was renamed, write ALTER TABLE ... RENAME instead.
 
+SELECT changelog_untrack('book_editors');
+
+SELECT changelog_untrack('shelves');
+
 -- modify "books" table
 ALTER TABLE "books" ALTER COLUMN "title" DROP NOT NULL, DROP COLUMN "shelf_id";
 
