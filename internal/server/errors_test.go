@@ -123,6 +123,7 @@ func TestGraphQLsOwnErrors(t *testing.T) {
 		{"variable is missing", `query($id: ID!) { thread(id: $id) { id } }`, nil, "BAD_USER_INPUT", "variable id: must be defined", []any{"id"}},
 		{"variable is no Int", `query($n: Int) { threads(first: $n) { totalCount } }`, map[string]any{"n": "x"}, "BAD_USER_INPUT", "variable n: cannot use string as Int", []any{"n"}},
 		{"variable is a number in quotes", `query($n: Int) { threads(first: $n) { totalCount } }`, map[string]any{"n": "1"}, "BAD_USER_INPUT", "variable n: a string is no Int", []any{"n"}},
+		{"variable is beyond 32 bits", `query($n: Int) { threads(first: $n) { totalCount } }`, map[string]any{"n": 1 << 31}, "BAD_USER_INPUT", "variable n: 2147483648 is no Int", []any{"n"}},
 		{"variable is a fraction", `query($n: Int) { threads(first: $n) { totalCount } }`, map[string]any{"n": 1.5}, "BAD_USER_INPUT", "variable n: cannot use value 0 as Int", []any{"n"}},
 		{"input field is unknown", `query($w: Where) { threads(where: $w) { totalCount } }`, map[string]any{"w": map[string]any{"x": 1}}, "BAD_USER_INPUT", "variable w.x: unknown field", []any{"x"}},
 		{"input field is a number", `query($w: Where) { threads(where: $w) { totalCount } }`, map[string]any{"w": map[string]any{"title": 1}}, "BAD_USER_INPUT", "variable w.title: a number is no String", []any{"title"}},

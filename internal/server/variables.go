@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -10,8 +11,8 @@ import (
 	"godstack/internal/record"
 )
 
-// checkVariables refuses what gqlparser lets pass against the specification: "1" for an Int or a Float, and 1
-// for a String. Values have been validated by gqlparser in everything else.
+// checkVariables refuses what gqlparser lets pass against the specification: "1" for an Int or a Float, 1 for a
+// String, and an Int of more than 32 bits. Values have been validated by gqlparser in everything else.
 func checkVariables(schema *ast.Schema, op *ast.OperationDefinition, vars map[string]any) *gqlerror.Error {
 	for _, def := range op.VariableDefinitions {
 		if err := checkScalars(schema, def.Type, vars[def.Variable], def.Variable, def.Variable); err != nil {
@@ -49,6 +50,13 @@ func checkScalars(schema *ast.Schema, t *ast.Type, value any, path, name string)
 	case json.Number:
 		if t.NamedType == "String" {
 			return wrongType(path, name, "a number", t)
+		}
+		if _, err := strconv.ParseInt(v.String(), 10, 32); t.NamedType == "Int" && err != nil {
+			return wrongType(path, name, v.String(), t)
+		}
+	case int64:
+		if t.NamedType == "Int" && int64(int32(v)) != v {
+			return wrongType(path, name, strconv.FormatInt(v, 10), t)
 		}
 	}
 	return nil
