@@ -6,7 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"godstack/ent/authenticator"
+	"godstack/ent/backupcode"
+	"godstack/ent/loginattempt"
+	"godstack/ent/loginguard"
 	"godstack/ent/message"
+	"godstack/ent/onetimetoken"
+	"godstack/ent/refreshtoken"
+	"godstack/ent/securityevent"
+	"godstack/ent/session"
 	"godstack/ent/thread"
 	"godstack/ent/user"
 	"reflect"
@@ -67,9 +75,17 @@ var (
 func checkColumn(t, c string) error {
 	initCheck.Do(func() {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
-			message.Table: message.ValidColumn,
-			thread.Table:  thread.ValidColumn,
-			user.Table:    user.ValidColumn,
+			authenticator.Table: authenticator.ValidColumn,
+			backupcode.Table:    backupcode.ValidColumn,
+			loginattempt.Table:  loginattempt.ValidColumn,
+			loginguard.Table:    loginguard.ValidColumn,
+			message.Table:       message.ValidColumn,
+			onetimetoken.Table:  onetimetoken.ValidColumn,
+			refreshtoken.Table:  refreshtoken.ValidColumn,
+			securityevent.Table: securityevent.ValidColumn,
+			session.Table:       session.ValidColumn,
+			thread.Table:        thread.ValidColumn,
+			user.Table:          user.ValidColumn,
 		})
 	})
 	return columnCheck(t, c)

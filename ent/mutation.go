@@ -6,8 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"godstack/ent/authenticator"
+	"godstack/ent/backupcode"
+	"godstack/ent/loginattempt"
+	"godstack/ent/loginguard"
 	"godstack/ent/message"
+	"godstack/ent/onetimetoken"
 	"godstack/ent/predicate"
+	"godstack/ent/refreshtoken"
+	"godstack/ent/securityevent"
+	"godstack/ent/session"
 	"godstack/ent/thread"
 	"godstack/ent/user"
 	"sync"
@@ -25,10 +33,2189 @@ const (
 	OpUpdate    = ent.OpUpdate
 	OpUpdateOne = ent.OpUpdateOne
 
-	TypeMessage = "Message"
-	TypeThread  = "Thread"
-	TypeUser    = "User"
+	TypeAuthenticator = "Authenticator"
+	TypeBackupCode    = "BackupCode"
+	TypeLoginAttempt  = "LoginAttempt"
+	TypeLoginGuard    = "LoginGuard"
+	TypeMessage       = "Message"
+	TypeOneTimeToken  = "OneTimeToken"
+	TypeRefreshToken  = "RefreshToken"
+	TypeSecurityEvent = "SecurityEvent"
+	TypeSession       = "Session"
+	TypeThread        = "Thread"
+	TypeUser          = "User"
 )
+
+type AuthenticatorMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	version       *int
+	addversion    *int
+	created_at    *time.Time
+	updated_at    *time.Time
+	secret        *[]byte
+	confirmed_at  *time.Time
+	last_step     *int
+	addlast_step  *int
+	clearedFields map[string]struct{}
+	user          *uuid.UUID
+	cleareduser   bool
+	done          bool
+	oldValue      func(context.Context) (*Authenticator, error)
+	predicates    []predicate.Authenticator
+}
+
+var _ ent.Mutation = (*AuthenticatorMutation)(nil)
+
+type authenticatorOption func(*AuthenticatorMutation)
+
+func newAuthenticatorMutation(c config, op Op, opts ...authenticatorOption) *AuthenticatorMutation {
+	m := &AuthenticatorMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeAuthenticator,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withAuthenticatorID(id uuid.UUID) authenticatorOption {
+	return func(m *AuthenticatorMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *Authenticator
+		)
+		m.oldValue = func(ctx context.Context) (*Authenticator, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().Authenticator.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withAuthenticator(node *Authenticator) authenticatorOption {
+	return func(m *AuthenticatorMutation) {
+		m.oldValue = func(context.Context) (*Authenticator, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m AuthenticatorMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m AuthenticatorMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *AuthenticatorMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *AuthenticatorMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *AuthenticatorMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().Authenticator.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *AuthenticatorMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *AuthenticatorMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *AuthenticatorMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *AuthenticatorMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *AuthenticatorMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *AuthenticatorMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *AuthenticatorMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *AuthenticatorMutation) SetUserID(u uuid.UUID) {
+	m.user = &u
+}
+
+func (m *AuthenticatorMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetUserID() {
+	m.user = nil
+}
+
+func (m *AuthenticatorMutation) SetSecret(b []byte) {
+	m.secret = &b
+}
+
+func (m *AuthenticatorMutation) Secret() (r []byte, exists bool) {
+	v := m.secret
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetSecret() {
+	m.secret = nil
+}
+
+func (m *AuthenticatorMutation) SetConfirmedAt(t time.Time) {
+	m.confirmed_at = &t
+}
+
+func (m *AuthenticatorMutation) ConfirmedAt() (r time.Time, exists bool) {
+	v := m.confirmed_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ClearConfirmedAt() {
+	m.confirmed_at = nil
+	m.clearedFields[authenticator.FieldConfirmedAt] = struct{}{}
+}
+
+func (m *AuthenticatorMutation) ConfirmedAtCleared() bool {
+	_, ok := m.clearedFields[authenticator.FieldConfirmedAt]
+	return ok
+}
+
+func (m *AuthenticatorMutation) ResetConfirmedAt() {
+	m.confirmed_at = nil
+	delete(m.clearedFields, authenticator.FieldConfirmedAt)
+}
+
+func (m *AuthenticatorMutation) SetLastStep(i int) {
+	m.last_step = &i
+	m.addlast_step = nil
+}
+
+func (m *AuthenticatorMutation) LastStep() (r int, exists bool) {
+	v := m.last_step
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) AddLastStep(i int) {
+	if m.addlast_step != nil {
+		*m.addlast_step += i
+	} else {
+		m.addlast_step = &i
+	}
+}
+
+func (m *AuthenticatorMutation) AddedLastStep() (r int, exists bool) {
+	v := m.addlast_step
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *AuthenticatorMutation) ResetLastStep() {
+	m.last_step = nil
+	m.addlast_step = nil
+}
+
+func (m *AuthenticatorMutation) ClearUser() {
+	m.cleareduser = true
+	m.clearedFields[authenticator.FieldUserID] = struct{}{}
+}
+
+func (m *AuthenticatorMutation) UserCleared() bool {
+	return m.cleareduser
+}
+
+func (m *AuthenticatorMutation) UserIDs() (ids []uuid.UUID) {
+	if id := m.user; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *AuthenticatorMutation) ResetUser() {
+	m.user = nil
+	m.cleareduser = false
+}
+
+func (m *AuthenticatorMutation) Where(ps ...predicate.Authenticator) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *AuthenticatorMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.Authenticator, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *AuthenticatorMutation) Op() Op {
+	return m.op
+}
+
+func (m *AuthenticatorMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *AuthenticatorMutation) Type() string {
+	return m.typ
+}
+
+func (m *AuthenticatorMutation) Fields() []string {
+	fields := make([]string, 0, 7)
+	if m.version != nil {
+		fields = append(fields, authenticator.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, authenticator.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, authenticator.FieldUpdatedAt)
+	}
+	if m.user != nil {
+		fields = append(fields, authenticator.FieldUserID)
+	}
+	if m.secret != nil {
+		fields = append(fields, authenticator.FieldSecret)
+	}
+	if m.confirmed_at != nil {
+		fields = append(fields, authenticator.FieldConfirmedAt)
+	}
+	if m.last_step != nil {
+		fields = append(fields, authenticator.FieldLastStep)
+	}
+	return fields
+}
+
+func (m *AuthenticatorMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case authenticator.FieldVersion:
+		return m.Version()
+	case authenticator.FieldCreatedAt:
+		return m.CreatedAt()
+	case authenticator.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case authenticator.FieldUserID:
+		return m.UserID()
+	case authenticator.FieldSecret:
+		return m.Secret()
+	case authenticator.FieldConfirmedAt:
+		return m.ConfirmedAt()
+	case authenticator.FieldLastStep:
+		return m.LastStep()
+	}
+	return nil, false
+}
+
+func (m *AuthenticatorMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *AuthenticatorMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case authenticator.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case authenticator.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case authenticator.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case authenticator.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case authenticator.FieldSecret:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSecret(v)
+		return nil
+	case authenticator.FieldConfirmedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConfirmedAt(v)
+		return nil
+	case authenticator.FieldLastStep:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLastStep(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator field %s", name)
+}
+
+func (m *AuthenticatorMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, authenticator.FieldVersion)
+	}
+	if m.addlast_step != nil {
+		fields = append(fields, authenticator.FieldLastStep)
+	}
+	return fields
+}
+
+func (m *AuthenticatorMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case authenticator.FieldVersion:
+		return m.AddedVersion()
+	case authenticator.FieldLastStep:
+		return m.AddedLastStep()
+	}
+	return nil, false
+}
+
+func (m *AuthenticatorMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case authenticator.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	case authenticator.FieldLastStep:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLastStep(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator numeric field %s", name)
+}
+
+func (m *AuthenticatorMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(authenticator.FieldConfirmedAt) {
+		fields = append(fields, authenticator.FieldConfirmedAt)
+	}
+	return fields
+}
+
+func (m *AuthenticatorMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *AuthenticatorMutation) ClearField(name string) error {
+	switch name {
+	case authenticator.FieldConfirmedAt:
+		m.ClearConfirmedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator nullable field %s", name)
+}
+
+func (m *AuthenticatorMutation) ResetField(name string) error {
+	switch name {
+	case authenticator.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case authenticator.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case authenticator.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case authenticator.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case authenticator.FieldSecret:
+		m.ResetSecret()
+		return nil
+	case authenticator.FieldConfirmedAt:
+		m.ResetConfirmedAt()
+		return nil
+	case authenticator.FieldLastStep:
+		m.ResetLastStep()
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator field %s", name)
+}
+
+func (m *AuthenticatorMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.user != nil {
+		edges = append(edges, authenticator.EdgeUser)
+	}
+	return edges
+}
+
+func (m *AuthenticatorMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case authenticator.EdgeUser:
+		if id := m.user; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+func (m *AuthenticatorMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+func (m *AuthenticatorMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *AuthenticatorMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.cleareduser {
+		edges = append(edges, authenticator.EdgeUser)
+	}
+	return edges
+}
+
+func (m *AuthenticatorMutation) EdgeCleared(name string) bool {
+	switch name {
+	case authenticator.EdgeUser:
+		return m.cleareduser
+	}
+	return false
+}
+
+func (m *AuthenticatorMutation) ClearEdge(name string) error {
+	switch name {
+	case authenticator.EdgeUser:
+		m.ClearUser()
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator unique edge %s", name)
+}
+
+func (m *AuthenticatorMutation) ResetEdge(name string) error {
+	switch name {
+	case authenticator.EdgeUser:
+		m.ResetUser()
+		return nil
+	}
+	return fmt.Errorf("unknown Authenticator edge %s", name)
+}
+
+type BackupCodeMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	version       *int
+	addversion    *int
+	created_at    *time.Time
+	updated_at    *time.Time
+	hash          *[]byte
+	used_at       *time.Time
+	clearedFields map[string]struct{}
+	user          *uuid.UUID
+	cleareduser   bool
+	done          bool
+	oldValue      func(context.Context) (*BackupCode, error)
+	predicates    []predicate.BackupCode
+}
+
+var _ ent.Mutation = (*BackupCodeMutation)(nil)
+
+type backupcodeOption func(*BackupCodeMutation)
+
+func newBackupCodeMutation(c config, op Op, opts ...backupcodeOption) *BackupCodeMutation {
+	m := &BackupCodeMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeBackupCode,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withBackupCodeID(id uuid.UUID) backupcodeOption {
+	return func(m *BackupCodeMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *BackupCode
+		)
+		m.oldValue = func(ctx context.Context) (*BackupCode, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().BackupCode.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withBackupCode(node *BackupCode) backupcodeOption {
+	return func(m *BackupCodeMutation) {
+		m.oldValue = func(context.Context) (*BackupCode, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m BackupCodeMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m BackupCodeMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *BackupCodeMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *BackupCodeMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *BackupCodeMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().BackupCode.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *BackupCodeMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *BackupCodeMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *BackupCodeMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *BackupCodeMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *BackupCodeMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *BackupCodeMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *BackupCodeMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *BackupCodeMutation) SetUserID(u uuid.UUID) {
+	m.user = &u
+}
+
+func (m *BackupCodeMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ResetUserID() {
+	m.user = nil
+}
+
+func (m *BackupCodeMutation) SetHash(b []byte) {
+	m.hash = &b
+}
+
+func (m *BackupCodeMutation) Hash() (r []byte, exists bool) {
+	v := m.hash
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ResetHash() {
+	m.hash = nil
+}
+
+func (m *BackupCodeMutation) SetUsedAt(t time.Time) {
+	m.used_at = &t
+}
+
+func (m *BackupCodeMutation) UsedAt() (r time.Time, exists bool) {
+	v := m.used_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *BackupCodeMutation) ClearUsedAt() {
+	m.used_at = nil
+	m.clearedFields[backupcode.FieldUsedAt] = struct{}{}
+}
+
+func (m *BackupCodeMutation) UsedAtCleared() bool {
+	_, ok := m.clearedFields[backupcode.FieldUsedAt]
+	return ok
+}
+
+func (m *BackupCodeMutation) ResetUsedAt() {
+	m.used_at = nil
+	delete(m.clearedFields, backupcode.FieldUsedAt)
+}
+
+func (m *BackupCodeMutation) ClearUser() {
+	m.cleareduser = true
+	m.clearedFields[backupcode.FieldUserID] = struct{}{}
+}
+
+func (m *BackupCodeMutation) UserCleared() bool {
+	return m.cleareduser
+}
+
+func (m *BackupCodeMutation) UserIDs() (ids []uuid.UUID) {
+	if id := m.user; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *BackupCodeMutation) ResetUser() {
+	m.user = nil
+	m.cleareduser = false
+}
+
+func (m *BackupCodeMutation) Where(ps ...predicate.BackupCode) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *BackupCodeMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.BackupCode, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *BackupCodeMutation) Op() Op {
+	return m.op
+}
+
+func (m *BackupCodeMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *BackupCodeMutation) Type() string {
+	return m.typ
+}
+
+func (m *BackupCodeMutation) Fields() []string {
+	fields := make([]string, 0, 6)
+	if m.version != nil {
+		fields = append(fields, backupcode.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, backupcode.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, backupcode.FieldUpdatedAt)
+	}
+	if m.user != nil {
+		fields = append(fields, backupcode.FieldUserID)
+	}
+	if m.hash != nil {
+		fields = append(fields, backupcode.FieldHash)
+	}
+	if m.used_at != nil {
+		fields = append(fields, backupcode.FieldUsedAt)
+	}
+	return fields
+}
+
+func (m *BackupCodeMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case backupcode.FieldVersion:
+		return m.Version()
+	case backupcode.FieldCreatedAt:
+		return m.CreatedAt()
+	case backupcode.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case backupcode.FieldUserID:
+		return m.UserID()
+	case backupcode.FieldHash:
+		return m.Hash()
+	case backupcode.FieldUsedAt:
+		return m.UsedAt()
+	}
+	return nil, false
+}
+
+func (m *BackupCodeMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *BackupCodeMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case backupcode.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case backupcode.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case backupcode.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case backupcode.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case backupcode.FieldHash:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetHash(v)
+		return nil
+	case backupcode.FieldUsedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUsedAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode field %s", name)
+}
+
+func (m *BackupCodeMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, backupcode.FieldVersion)
+	}
+	return fields
+}
+
+func (m *BackupCodeMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case backupcode.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *BackupCodeMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case backupcode.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode numeric field %s", name)
+}
+
+func (m *BackupCodeMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(backupcode.FieldUsedAt) {
+		fields = append(fields, backupcode.FieldUsedAt)
+	}
+	return fields
+}
+
+func (m *BackupCodeMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *BackupCodeMutation) ClearField(name string) error {
+	switch name {
+	case backupcode.FieldUsedAt:
+		m.ClearUsedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode nullable field %s", name)
+}
+
+func (m *BackupCodeMutation) ResetField(name string) error {
+	switch name {
+	case backupcode.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case backupcode.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case backupcode.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case backupcode.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case backupcode.FieldHash:
+		m.ResetHash()
+		return nil
+	case backupcode.FieldUsedAt:
+		m.ResetUsedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode field %s", name)
+}
+
+func (m *BackupCodeMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.user != nil {
+		edges = append(edges, backupcode.EdgeUser)
+	}
+	return edges
+}
+
+func (m *BackupCodeMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case backupcode.EdgeUser:
+		if id := m.user; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+func (m *BackupCodeMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+func (m *BackupCodeMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *BackupCodeMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.cleareduser {
+		edges = append(edges, backupcode.EdgeUser)
+	}
+	return edges
+}
+
+func (m *BackupCodeMutation) EdgeCleared(name string) bool {
+	switch name {
+	case backupcode.EdgeUser:
+		return m.cleareduser
+	}
+	return false
+}
+
+func (m *BackupCodeMutation) ClearEdge(name string) error {
+	switch name {
+	case backupcode.EdgeUser:
+		m.ClearUser()
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode unique edge %s", name)
+}
+
+func (m *BackupCodeMutation) ResetEdge(name string) error {
+	switch name {
+	case backupcode.EdgeUser:
+		m.ResetUser()
+		return nil
+	}
+	return fmt.Errorf("unknown BackupCode edge %s", name)
+}
+
+type LoginAttemptMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	version       *int
+	addversion    *int
+	created_at    *time.Time
+	updated_at    *time.Time
+	account       *string
+	user_id       *uuid.UUID
+	outcome       *loginattempt.Outcome
+	address       *string
+	user_agent    *string
+	clearedFields map[string]struct{}
+	done          bool
+	oldValue      func(context.Context) (*LoginAttempt, error)
+	predicates    []predicate.LoginAttempt
+}
+
+var _ ent.Mutation = (*LoginAttemptMutation)(nil)
+
+type loginattemptOption func(*LoginAttemptMutation)
+
+func newLoginAttemptMutation(c config, op Op, opts ...loginattemptOption) *LoginAttemptMutation {
+	m := &LoginAttemptMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeLoginAttempt,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withLoginAttemptID(id uuid.UUID) loginattemptOption {
+	return func(m *LoginAttemptMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *LoginAttempt
+		)
+		m.oldValue = func(ctx context.Context) (*LoginAttempt, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().LoginAttempt.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withLoginAttempt(node *LoginAttempt) loginattemptOption {
+	return func(m *LoginAttemptMutation) {
+		m.oldValue = func(context.Context) (*LoginAttempt, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m LoginAttemptMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m LoginAttemptMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *LoginAttemptMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *LoginAttemptMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *LoginAttemptMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().LoginAttempt.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *LoginAttemptMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *LoginAttemptMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *LoginAttemptMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *LoginAttemptMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *LoginAttemptMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *LoginAttemptMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *LoginAttemptMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *LoginAttemptMutation) SetAccount(s string) {
+	m.account = &s
+}
+
+func (m *LoginAttemptMutation) Account() (r string, exists bool) {
+	v := m.account
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetAccount() {
+	m.account = nil
+}
+
+func (m *LoginAttemptMutation) SetUserID(u uuid.UUID) {
+	m.user_id = &u
+}
+
+func (m *LoginAttemptMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user_id
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ClearUserID() {
+	m.user_id = nil
+	m.clearedFields[loginattempt.FieldUserID] = struct{}{}
+}
+
+func (m *LoginAttemptMutation) UserIDCleared() bool {
+	_, ok := m.clearedFields[loginattempt.FieldUserID]
+	return ok
+}
+
+func (m *LoginAttemptMutation) ResetUserID() {
+	m.user_id = nil
+	delete(m.clearedFields, loginattempt.FieldUserID)
+}
+
+func (m *LoginAttemptMutation) SetOutcome(l loginattempt.Outcome) {
+	m.outcome = &l
+}
+
+func (m *LoginAttemptMutation) Outcome() (r loginattempt.Outcome, exists bool) {
+	v := m.outcome
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetOutcome() {
+	m.outcome = nil
+}
+
+func (m *LoginAttemptMutation) SetAddress(s string) {
+	m.address = &s
+}
+
+func (m *LoginAttemptMutation) Address() (r string, exists bool) {
+	v := m.address
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetAddress() {
+	m.address = nil
+}
+
+func (m *LoginAttemptMutation) SetUserAgent(s string) {
+	m.user_agent = &s
+}
+
+func (m *LoginAttemptMutation) UserAgent() (r string, exists bool) {
+	v := m.user_agent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginAttemptMutation) ResetUserAgent() {
+	m.user_agent = nil
+}
+
+func (m *LoginAttemptMutation) Where(ps ...predicate.LoginAttempt) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *LoginAttemptMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.LoginAttempt, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *LoginAttemptMutation) Op() Op {
+	return m.op
+}
+
+func (m *LoginAttemptMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *LoginAttemptMutation) Type() string {
+	return m.typ
+}
+
+func (m *LoginAttemptMutation) Fields() []string {
+	fields := make([]string, 0, 8)
+	if m.version != nil {
+		fields = append(fields, loginattempt.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, loginattempt.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, loginattempt.FieldUpdatedAt)
+	}
+	if m.account != nil {
+		fields = append(fields, loginattempt.FieldAccount)
+	}
+	if m.user_id != nil {
+		fields = append(fields, loginattempt.FieldUserID)
+	}
+	if m.outcome != nil {
+		fields = append(fields, loginattempt.FieldOutcome)
+	}
+	if m.address != nil {
+		fields = append(fields, loginattempt.FieldAddress)
+	}
+	if m.user_agent != nil {
+		fields = append(fields, loginattempt.FieldUserAgent)
+	}
+	return fields
+}
+
+func (m *LoginAttemptMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case loginattempt.FieldVersion:
+		return m.Version()
+	case loginattempt.FieldCreatedAt:
+		return m.CreatedAt()
+	case loginattempt.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case loginattempt.FieldAccount:
+		return m.Account()
+	case loginattempt.FieldUserID:
+		return m.UserID()
+	case loginattempt.FieldOutcome:
+		return m.Outcome()
+	case loginattempt.FieldAddress:
+		return m.Address()
+	case loginattempt.FieldUserAgent:
+		return m.UserAgent()
+	}
+	return nil, false
+}
+
+func (m *LoginAttemptMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *LoginAttemptMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case loginattempt.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case loginattempt.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case loginattempt.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case loginattempt.FieldAccount:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAccount(v)
+		return nil
+	case loginattempt.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case loginattempt.FieldOutcome:
+		v, ok := value.(loginattempt.Outcome)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutcome(v)
+		return nil
+	case loginattempt.FieldAddress:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAddress(v)
+		return nil
+	case loginattempt.FieldUserAgent:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserAgent(v)
+		return nil
+	}
+	return fmt.Errorf("unknown LoginAttempt field %s", name)
+}
+
+func (m *LoginAttemptMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, loginattempt.FieldVersion)
+	}
+	return fields
+}
+
+func (m *LoginAttemptMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case loginattempt.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *LoginAttemptMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case loginattempt.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown LoginAttempt numeric field %s", name)
+}
+
+func (m *LoginAttemptMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(loginattempt.FieldUserID) {
+		fields = append(fields, loginattempt.FieldUserID)
+	}
+	return fields
+}
+
+func (m *LoginAttemptMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *LoginAttemptMutation) ClearField(name string) error {
+	switch name {
+	case loginattempt.FieldUserID:
+		m.ClearUserID()
+		return nil
+	}
+	return fmt.Errorf("unknown LoginAttempt nullable field %s", name)
+}
+
+func (m *LoginAttemptMutation) ResetField(name string) error {
+	switch name {
+	case loginattempt.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case loginattempt.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case loginattempt.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case loginattempt.FieldAccount:
+		m.ResetAccount()
+		return nil
+	case loginattempt.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case loginattempt.FieldOutcome:
+		m.ResetOutcome()
+		return nil
+	case loginattempt.FieldAddress:
+		m.ResetAddress()
+		return nil
+	case loginattempt.FieldUserAgent:
+		m.ResetUserAgent()
+		return nil
+	}
+	return fmt.Errorf("unknown LoginAttempt field %s", name)
+}
+
+func (m *LoginAttemptMutation) AddedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginAttemptMutation) AddedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *LoginAttemptMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginAttemptMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *LoginAttemptMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginAttemptMutation) EdgeCleared(name string) bool {
+	return false
+}
+
+func (m *LoginAttemptMutation) ClearEdge(name string) error {
+	return fmt.Errorf("unknown LoginAttempt unique edge %s", name)
+}
+
+func (m *LoginAttemptMutation) ResetEdge(name string) error {
+	return fmt.Errorf("unknown LoginAttempt edge %s", name)
+}
+
+type LoginGuardMutation struct {
+	config
+	op                Op
+	typ               string
+	id                *uuid.UUID
+	version           *int
+	addversion        *int
+	created_at        *time.Time
+	updated_at        *time.Time
+	account           *string
+	failures          *int
+	addfailures       *int
+	window_started_at *time.Time
+	next_attempt_at   *time.Time
+	locked_until      *time.Time
+	clearedFields     map[string]struct{}
+	done              bool
+	oldValue          func(context.Context) (*LoginGuard, error)
+	predicates        []predicate.LoginGuard
+}
+
+var _ ent.Mutation = (*LoginGuardMutation)(nil)
+
+type loginguardOption func(*LoginGuardMutation)
+
+func newLoginGuardMutation(c config, op Op, opts ...loginguardOption) *LoginGuardMutation {
+	m := &LoginGuardMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeLoginGuard,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withLoginGuardID(id uuid.UUID) loginguardOption {
+	return func(m *LoginGuardMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *LoginGuard
+		)
+		m.oldValue = func(ctx context.Context) (*LoginGuard, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().LoginGuard.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withLoginGuard(node *LoginGuard) loginguardOption {
+	return func(m *LoginGuardMutation) {
+		m.oldValue = func(context.Context) (*LoginGuard, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m LoginGuardMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m LoginGuardMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *LoginGuardMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *LoginGuardMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *LoginGuardMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().LoginGuard.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *LoginGuardMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *LoginGuardMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *LoginGuardMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *LoginGuardMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *LoginGuardMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *LoginGuardMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *LoginGuardMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *LoginGuardMutation) SetAccount(s string) {
+	m.account = &s
+}
+
+func (m *LoginGuardMutation) Account() (r string, exists bool) {
+	v := m.account
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetAccount() {
+	m.account = nil
+}
+
+func (m *LoginGuardMutation) SetFailures(i int) {
+	m.failures = &i
+	m.addfailures = nil
+}
+
+func (m *LoginGuardMutation) Failures() (r int, exists bool) {
+	v := m.failures
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) AddFailures(i int) {
+	if m.addfailures != nil {
+		*m.addfailures += i
+	} else {
+		m.addfailures = &i
+	}
+}
+
+func (m *LoginGuardMutation) AddedFailures() (r int, exists bool) {
+	v := m.addfailures
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetFailures() {
+	m.failures = nil
+	m.addfailures = nil
+}
+
+func (m *LoginGuardMutation) SetWindowStartedAt(t time.Time) {
+	m.window_started_at = &t
+}
+
+func (m *LoginGuardMutation) WindowStartedAt() (r time.Time, exists bool) {
+	v := m.window_started_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ResetWindowStartedAt() {
+	m.window_started_at = nil
+}
+
+func (m *LoginGuardMutation) SetNextAttemptAt(t time.Time) {
+	m.next_attempt_at = &t
+}
+
+func (m *LoginGuardMutation) NextAttemptAt() (r time.Time, exists bool) {
+	v := m.next_attempt_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ClearNextAttemptAt() {
+	m.next_attempt_at = nil
+	m.clearedFields[loginguard.FieldNextAttemptAt] = struct{}{}
+}
+
+func (m *LoginGuardMutation) NextAttemptAtCleared() bool {
+	_, ok := m.clearedFields[loginguard.FieldNextAttemptAt]
+	return ok
+}
+
+func (m *LoginGuardMutation) ResetNextAttemptAt() {
+	m.next_attempt_at = nil
+	delete(m.clearedFields, loginguard.FieldNextAttemptAt)
+}
+
+func (m *LoginGuardMutation) SetLockedUntil(t time.Time) {
+	m.locked_until = &t
+}
+
+func (m *LoginGuardMutation) LockedUntil() (r time.Time, exists bool) {
+	v := m.locked_until
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *LoginGuardMutation) ClearLockedUntil() {
+	m.locked_until = nil
+	m.clearedFields[loginguard.FieldLockedUntil] = struct{}{}
+}
+
+func (m *LoginGuardMutation) LockedUntilCleared() bool {
+	_, ok := m.clearedFields[loginguard.FieldLockedUntil]
+	return ok
+}
+
+func (m *LoginGuardMutation) ResetLockedUntil() {
+	m.locked_until = nil
+	delete(m.clearedFields, loginguard.FieldLockedUntil)
+}
+
+func (m *LoginGuardMutation) Where(ps ...predicate.LoginGuard) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *LoginGuardMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.LoginGuard, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *LoginGuardMutation) Op() Op {
+	return m.op
+}
+
+func (m *LoginGuardMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *LoginGuardMutation) Type() string {
+	return m.typ
+}
+
+func (m *LoginGuardMutation) Fields() []string {
+	fields := make([]string, 0, 8)
+	if m.version != nil {
+		fields = append(fields, loginguard.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, loginguard.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, loginguard.FieldUpdatedAt)
+	}
+	if m.account != nil {
+		fields = append(fields, loginguard.FieldAccount)
+	}
+	if m.failures != nil {
+		fields = append(fields, loginguard.FieldFailures)
+	}
+	if m.window_started_at != nil {
+		fields = append(fields, loginguard.FieldWindowStartedAt)
+	}
+	if m.next_attempt_at != nil {
+		fields = append(fields, loginguard.FieldNextAttemptAt)
+	}
+	if m.locked_until != nil {
+		fields = append(fields, loginguard.FieldLockedUntil)
+	}
+	return fields
+}
+
+func (m *LoginGuardMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case loginguard.FieldVersion:
+		return m.Version()
+	case loginguard.FieldCreatedAt:
+		return m.CreatedAt()
+	case loginguard.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case loginguard.FieldAccount:
+		return m.Account()
+	case loginguard.FieldFailures:
+		return m.Failures()
+	case loginguard.FieldWindowStartedAt:
+		return m.WindowStartedAt()
+	case loginguard.FieldNextAttemptAt:
+		return m.NextAttemptAt()
+	case loginguard.FieldLockedUntil:
+		return m.LockedUntil()
+	}
+	return nil, false
+}
+
+func (m *LoginGuardMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *LoginGuardMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case loginguard.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case loginguard.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case loginguard.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case loginguard.FieldAccount:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAccount(v)
+		return nil
+	case loginguard.FieldFailures:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFailures(v)
+		return nil
+	case loginguard.FieldWindowStartedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowStartedAt(v)
+		return nil
+	case loginguard.FieldNextAttemptAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetNextAttemptAt(v)
+		return nil
+	case loginguard.FieldLockedUntil:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLockedUntil(v)
+		return nil
+	}
+	return fmt.Errorf("unknown LoginGuard field %s", name)
+}
+
+func (m *LoginGuardMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, loginguard.FieldVersion)
+	}
+	if m.addfailures != nil {
+		fields = append(fields, loginguard.FieldFailures)
+	}
+	return fields
+}
+
+func (m *LoginGuardMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case loginguard.FieldVersion:
+		return m.AddedVersion()
+	case loginguard.FieldFailures:
+		return m.AddedFailures()
+	}
+	return nil, false
+}
+
+func (m *LoginGuardMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case loginguard.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	case loginguard.FieldFailures:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddFailures(v)
+		return nil
+	}
+	return fmt.Errorf("unknown LoginGuard numeric field %s", name)
+}
+
+func (m *LoginGuardMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(loginguard.FieldNextAttemptAt) {
+		fields = append(fields, loginguard.FieldNextAttemptAt)
+	}
+	if m.FieldCleared(loginguard.FieldLockedUntil) {
+		fields = append(fields, loginguard.FieldLockedUntil)
+	}
+	return fields
+}
+
+func (m *LoginGuardMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *LoginGuardMutation) ClearField(name string) error {
+	switch name {
+	case loginguard.FieldNextAttemptAt:
+		m.ClearNextAttemptAt()
+		return nil
+	case loginguard.FieldLockedUntil:
+		m.ClearLockedUntil()
+		return nil
+	}
+	return fmt.Errorf("unknown LoginGuard nullable field %s", name)
+}
+
+func (m *LoginGuardMutation) ResetField(name string) error {
+	switch name {
+	case loginguard.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case loginguard.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case loginguard.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case loginguard.FieldAccount:
+		m.ResetAccount()
+		return nil
+	case loginguard.FieldFailures:
+		m.ResetFailures()
+		return nil
+	case loginguard.FieldWindowStartedAt:
+		m.ResetWindowStartedAt()
+		return nil
+	case loginguard.FieldNextAttemptAt:
+		m.ResetNextAttemptAt()
+		return nil
+	case loginguard.FieldLockedUntil:
+		m.ResetLockedUntil()
+		return nil
+	}
+	return fmt.Errorf("unknown LoginGuard field %s", name)
+}
+
+func (m *LoginGuardMutation) AddedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginGuardMutation) AddedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *LoginGuardMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginGuardMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *LoginGuardMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+func (m *LoginGuardMutation) EdgeCleared(name string) bool {
+	return false
+}
+
+func (m *LoginGuardMutation) ClearEdge(name string) error {
+	return fmt.Errorf("unknown LoginGuard unique edge %s", name)
+}
+
+func (m *LoginGuardMutation) ResetEdge(name string) error {
+	return fmt.Errorf("unknown LoginGuard edge %s", name)
+}
 
 type MessageMutation struct {
 	config
@@ -555,6 +2742,2760 @@ func (m *MessageMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown Message edge %s", name)
+}
+
+type OneTimeTokenMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	version       *int
+	addversion    *int
+	created_at    *time.Time
+	updated_at    *time.Time
+	purpose       *onetimetoken.Purpose
+	hash          *[]byte
+	email         *string
+	expires_at    *time.Time
+	used_at       *time.Time
+	clearedFields map[string]struct{}
+	user          *uuid.UUID
+	cleareduser   bool
+	done          bool
+	oldValue      func(context.Context) (*OneTimeToken, error)
+	predicates    []predicate.OneTimeToken
+}
+
+var _ ent.Mutation = (*OneTimeTokenMutation)(nil)
+
+type onetimetokenOption func(*OneTimeTokenMutation)
+
+func newOneTimeTokenMutation(c config, op Op, opts ...onetimetokenOption) *OneTimeTokenMutation {
+	m := &OneTimeTokenMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeOneTimeToken,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withOneTimeTokenID(id uuid.UUID) onetimetokenOption {
+	return func(m *OneTimeTokenMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *OneTimeToken
+		)
+		m.oldValue = func(ctx context.Context) (*OneTimeToken, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().OneTimeToken.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withOneTimeToken(node *OneTimeToken) onetimetokenOption {
+	return func(m *OneTimeTokenMutation) {
+		m.oldValue = func(context.Context) (*OneTimeToken, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m OneTimeTokenMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m OneTimeTokenMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *OneTimeTokenMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *OneTimeTokenMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *OneTimeTokenMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().OneTimeToken.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *OneTimeTokenMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *OneTimeTokenMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *OneTimeTokenMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *OneTimeTokenMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *OneTimeTokenMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *OneTimeTokenMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *OneTimeTokenMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *OneTimeTokenMutation) SetUserID(u uuid.UUID) {
+	m.user = &u
+}
+
+func (m *OneTimeTokenMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetUserID() {
+	m.user = nil
+}
+
+func (m *OneTimeTokenMutation) SetPurpose(o onetimetoken.Purpose) {
+	m.purpose = &o
+}
+
+func (m *OneTimeTokenMutation) Purpose() (r onetimetoken.Purpose, exists bool) {
+	v := m.purpose
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetPurpose() {
+	m.purpose = nil
+}
+
+func (m *OneTimeTokenMutation) SetHash(b []byte) {
+	m.hash = &b
+}
+
+func (m *OneTimeTokenMutation) Hash() (r []byte, exists bool) {
+	v := m.hash
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetHash() {
+	m.hash = nil
+}
+
+func (m *OneTimeTokenMutation) SetEmail(s string) {
+	m.email = &s
+}
+
+func (m *OneTimeTokenMutation) Email() (r string, exists bool) {
+	v := m.email
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetEmail() {
+	m.email = nil
+}
+
+func (m *OneTimeTokenMutation) SetExpiresAt(t time.Time) {
+	m.expires_at = &t
+}
+
+func (m *OneTimeTokenMutation) ExpiresAt() (r time.Time, exists bool) {
+	v := m.expires_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ResetExpiresAt() {
+	m.expires_at = nil
+}
+
+func (m *OneTimeTokenMutation) SetUsedAt(t time.Time) {
+	m.used_at = &t
+}
+
+func (m *OneTimeTokenMutation) UsedAt() (r time.Time, exists bool) {
+	v := m.used_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *OneTimeTokenMutation) ClearUsedAt() {
+	m.used_at = nil
+	m.clearedFields[onetimetoken.FieldUsedAt] = struct{}{}
+}
+
+func (m *OneTimeTokenMutation) UsedAtCleared() bool {
+	_, ok := m.clearedFields[onetimetoken.FieldUsedAt]
+	return ok
+}
+
+func (m *OneTimeTokenMutation) ResetUsedAt() {
+	m.used_at = nil
+	delete(m.clearedFields, onetimetoken.FieldUsedAt)
+}
+
+func (m *OneTimeTokenMutation) ClearUser() {
+	m.cleareduser = true
+	m.clearedFields[onetimetoken.FieldUserID] = struct{}{}
+}
+
+func (m *OneTimeTokenMutation) UserCleared() bool {
+	return m.cleareduser
+}
+
+func (m *OneTimeTokenMutation) UserIDs() (ids []uuid.UUID) {
+	if id := m.user; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *OneTimeTokenMutation) ResetUser() {
+	m.user = nil
+	m.cleareduser = false
+}
+
+func (m *OneTimeTokenMutation) Where(ps ...predicate.OneTimeToken) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *OneTimeTokenMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.OneTimeToken, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *OneTimeTokenMutation) Op() Op {
+	return m.op
+}
+
+func (m *OneTimeTokenMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *OneTimeTokenMutation) Type() string {
+	return m.typ
+}
+
+func (m *OneTimeTokenMutation) Fields() []string {
+	fields := make([]string, 0, 9)
+	if m.version != nil {
+		fields = append(fields, onetimetoken.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, onetimetoken.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, onetimetoken.FieldUpdatedAt)
+	}
+	if m.user != nil {
+		fields = append(fields, onetimetoken.FieldUserID)
+	}
+	if m.purpose != nil {
+		fields = append(fields, onetimetoken.FieldPurpose)
+	}
+	if m.hash != nil {
+		fields = append(fields, onetimetoken.FieldHash)
+	}
+	if m.email != nil {
+		fields = append(fields, onetimetoken.FieldEmail)
+	}
+	if m.expires_at != nil {
+		fields = append(fields, onetimetoken.FieldExpiresAt)
+	}
+	if m.used_at != nil {
+		fields = append(fields, onetimetoken.FieldUsedAt)
+	}
+	return fields
+}
+
+func (m *OneTimeTokenMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case onetimetoken.FieldVersion:
+		return m.Version()
+	case onetimetoken.FieldCreatedAt:
+		return m.CreatedAt()
+	case onetimetoken.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case onetimetoken.FieldUserID:
+		return m.UserID()
+	case onetimetoken.FieldPurpose:
+		return m.Purpose()
+	case onetimetoken.FieldHash:
+		return m.Hash()
+	case onetimetoken.FieldEmail:
+		return m.Email()
+	case onetimetoken.FieldExpiresAt:
+		return m.ExpiresAt()
+	case onetimetoken.FieldUsedAt:
+		return m.UsedAt()
+	}
+	return nil, false
+}
+
+func (m *OneTimeTokenMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *OneTimeTokenMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case onetimetoken.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case onetimetoken.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case onetimetoken.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case onetimetoken.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case onetimetoken.FieldPurpose:
+		v, ok := value.(onetimetoken.Purpose)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPurpose(v)
+		return nil
+	case onetimetoken.FieldHash:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetHash(v)
+		return nil
+	case onetimetoken.FieldEmail:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEmail(v)
+		return nil
+	case onetimetoken.FieldExpiresAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExpiresAt(v)
+		return nil
+	case onetimetoken.FieldUsedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUsedAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken field %s", name)
+}
+
+func (m *OneTimeTokenMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, onetimetoken.FieldVersion)
+	}
+	return fields
+}
+
+func (m *OneTimeTokenMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case onetimetoken.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *OneTimeTokenMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case onetimetoken.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken numeric field %s", name)
+}
+
+func (m *OneTimeTokenMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(onetimetoken.FieldUsedAt) {
+		fields = append(fields, onetimetoken.FieldUsedAt)
+	}
+	return fields
+}
+
+func (m *OneTimeTokenMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *OneTimeTokenMutation) ClearField(name string) error {
+	switch name {
+	case onetimetoken.FieldUsedAt:
+		m.ClearUsedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken nullable field %s", name)
+}
+
+func (m *OneTimeTokenMutation) ResetField(name string) error {
+	switch name {
+	case onetimetoken.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case onetimetoken.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case onetimetoken.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case onetimetoken.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case onetimetoken.FieldPurpose:
+		m.ResetPurpose()
+		return nil
+	case onetimetoken.FieldHash:
+		m.ResetHash()
+		return nil
+	case onetimetoken.FieldEmail:
+		m.ResetEmail()
+		return nil
+	case onetimetoken.FieldExpiresAt:
+		m.ResetExpiresAt()
+		return nil
+	case onetimetoken.FieldUsedAt:
+		m.ResetUsedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken field %s", name)
+}
+
+func (m *OneTimeTokenMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.user != nil {
+		edges = append(edges, onetimetoken.EdgeUser)
+	}
+	return edges
+}
+
+func (m *OneTimeTokenMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case onetimetoken.EdgeUser:
+		if id := m.user; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+func (m *OneTimeTokenMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+func (m *OneTimeTokenMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *OneTimeTokenMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.cleareduser {
+		edges = append(edges, onetimetoken.EdgeUser)
+	}
+	return edges
+}
+
+func (m *OneTimeTokenMutation) EdgeCleared(name string) bool {
+	switch name {
+	case onetimetoken.EdgeUser:
+		return m.cleareduser
+	}
+	return false
+}
+
+func (m *OneTimeTokenMutation) ClearEdge(name string) error {
+	switch name {
+	case onetimetoken.EdgeUser:
+		m.ClearUser()
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken unique edge %s", name)
+}
+
+func (m *OneTimeTokenMutation) ResetEdge(name string) error {
+	switch name {
+	case onetimetoken.EdgeUser:
+		m.ResetUser()
+		return nil
+	}
+	return fmt.Errorf("unknown OneTimeToken edge %s", name)
+}
+
+type RefreshTokenMutation struct {
+	config
+	op             Op
+	typ            string
+	id             *uuid.UUID
+	version        *int
+	addversion     *int
+	created_at     *time.Time
+	updated_at     *time.Time
+	parent_id      *uuid.UUID
+	hash           *[]byte
+	salt           *[]byte
+	rotated_at     *time.Time
+	expires_at     *time.Time
+	clearedFields  map[string]struct{}
+	session        *uuid.UUID
+	clearedsession bool
+	done           bool
+	oldValue       func(context.Context) (*RefreshToken, error)
+	predicates     []predicate.RefreshToken
+}
+
+var _ ent.Mutation = (*RefreshTokenMutation)(nil)
+
+type refreshtokenOption func(*RefreshTokenMutation)
+
+func newRefreshTokenMutation(c config, op Op, opts ...refreshtokenOption) *RefreshTokenMutation {
+	m := &RefreshTokenMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeRefreshToken,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withRefreshTokenID(id uuid.UUID) refreshtokenOption {
+	return func(m *RefreshTokenMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *RefreshToken
+		)
+		m.oldValue = func(ctx context.Context) (*RefreshToken, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().RefreshToken.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withRefreshToken(node *RefreshToken) refreshtokenOption {
+	return func(m *RefreshTokenMutation) {
+		m.oldValue = func(context.Context) (*RefreshToken, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m RefreshTokenMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m RefreshTokenMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *RefreshTokenMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *RefreshTokenMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *RefreshTokenMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().RefreshToken.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *RefreshTokenMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *RefreshTokenMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *RefreshTokenMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *RefreshTokenMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *RefreshTokenMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *RefreshTokenMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *RefreshTokenMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *RefreshTokenMutation) SetSessionID(u uuid.UUID) {
+	m.session = &u
+}
+
+func (m *RefreshTokenMutation) SessionID() (r uuid.UUID, exists bool) {
+	v := m.session
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetSessionID() {
+	m.session = nil
+}
+
+func (m *RefreshTokenMutation) SetParentID(u uuid.UUID) {
+	m.parent_id = &u
+}
+
+func (m *RefreshTokenMutation) ParentID() (r uuid.UUID, exists bool) {
+	v := m.parent_id
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ClearParentID() {
+	m.parent_id = nil
+	m.clearedFields[refreshtoken.FieldParentID] = struct{}{}
+}
+
+func (m *RefreshTokenMutation) ParentIDCleared() bool {
+	_, ok := m.clearedFields[refreshtoken.FieldParentID]
+	return ok
+}
+
+func (m *RefreshTokenMutation) ResetParentID() {
+	m.parent_id = nil
+	delete(m.clearedFields, refreshtoken.FieldParentID)
+}
+
+func (m *RefreshTokenMutation) SetHash(b []byte) {
+	m.hash = &b
+}
+
+func (m *RefreshTokenMutation) Hash() (r []byte, exists bool) {
+	v := m.hash
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetHash() {
+	m.hash = nil
+}
+
+func (m *RefreshTokenMutation) SetSalt(b []byte) {
+	m.salt = &b
+}
+
+func (m *RefreshTokenMutation) Salt() (r []byte, exists bool) {
+	v := m.salt
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ClearSalt() {
+	m.salt = nil
+	m.clearedFields[refreshtoken.FieldSalt] = struct{}{}
+}
+
+func (m *RefreshTokenMutation) SaltCleared() bool {
+	_, ok := m.clearedFields[refreshtoken.FieldSalt]
+	return ok
+}
+
+func (m *RefreshTokenMutation) ResetSalt() {
+	m.salt = nil
+	delete(m.clearedFields, refreshtoken.FieldSalt)
+}
+
+func (m *RefreshTokenMutation) SetRotatedAt(t time.Time) {
+	m.rotated_at = &t
+}
+
+func (m *RefreshTokenMutation) RotatedAt() (r time.Time, exists bool) {
+	v := m.rotated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ClearRotatedAt() {
+	m.rotated_at = nil
+	m.clearedFields[refreshtoken.FieldRotatedAt] = struct{}{}
+}
+
+func (m *RefreshTokenMutation) RotatedAtCleared() bool {
+	_, ok := m.clearedFields[refreshtoken.FieldRotatedAt]
+	return ok
+}
+
+func (m *RefreshTokenMutation) ResetRotatedAt() {
+	m.rotated_at = nil
+	delete(m.clearedFields, refreshtoken.FieldRotatedAt)
+}
+
+func (m *RefreshTokenMutation) SetExpiresAt(t time.Time) {
+	m.expires_at = &t
+}
+
+func (m *RefreshTokenMutation) ExpiresAt() (r time.Time, exists bool) {
+	v := m.expires_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *RefreshTokenMutation) ResetExpiresAt() {
+	m.expires_at = nil
+}
+
+func (m *RefreshTokenMutation) ClearSession() {
+	m.clearedsession = true
+	m.clearedFields[refreshtoken.FieldSessionID] = struct{}{}
+}
+
+func (m *RefreshTokenMutation) SessionCleared() bool {
+	return m.clearedsession
+}
+
+func (m *RefreshTokenMutation) SessionIDs() (ids []uuid.UUID) {
+	if id := m.session; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *RefreshTokenMutation) ResetSession() {
+	m.session = nil
+	m.clearedsession = false
+}
+
+func (m *RefreshTokenMutation) Where(ps ...predicate.RefreshToken) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *RefreshTokenMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.RefreshToken, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *RefreshTokenMutation) Op() Op {
+	return m.op
+}
+
+func (m *RefreshTokenMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *RefreshTokenMutation) Type() string {
+	return m.typ
+}
+
+func (m *RefreshTokenMutation) Fields() []string {
+	fields := make([]string, 0, 9)
+	if m.version != nil {
+		fields = append(fields, refreshtoken.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, refreshtoken.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, refreshtoken.FieldUpdatedAt)
+	}
+	if m.session != nil {
+		fields = append(fields, refreshtoken.FieldSessionID)
+	}
+	if m.parent_id != nil {
+		fields = append(fields, refreshtoken.FieldParentID)
+	}
+	if m.hash != nil {
+		fields = append(fields, refreshtoken.FieldHash)
+	}
+	if m.salt != nil {
+		fields = append(fields, refreshtoken.FieldSalt)
+	}
+	if m.rotated_at != nil {
+		fields = append(fields, refreshtoken.FieldRotatedAt)
+	}
+	if m.expires_at != nil {
+		fields = append(fields, refreshtoken.FieldExpiresAt)
+	}
+	return fields
+}
+
+func (m *RefreshTokenMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case refreshtoken.FieldVersion:
+		return m.Version()
+	case refreshtoken.FieldCreatedAt:
+		return m.CreatedAt()
+	case refreshtoken.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case refreshtoken.FieldSessionID:
+		return m.SessionID()
+	case refreshtoken.FieldParentID:
+		return m.ParentID()
+	case refreshtoken.FieldHash:
+		return m.Hash()
+	case refreshtoken.FieldSalt:
+		return m.Salt()
+	case refreshtoken.FieldRotatedAt:
+		return m.RotatedAt()
+	case refreshtoken.FieldExpiresAt:
+		return m.ExpiresAt()
+	}
+	return nil, false
+}
+
+func (m *RefreshTokenMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *RefreshTokenMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case refreshtoken.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case refreshtoken.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case refreshtoken.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case refreshtoken.FieldSessionID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSessionID(v)
+		return nil
+	case refreshtoken.FieldParentID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetParentID(v)
+		return nil
+	case refreshtoken.FieldHash:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetHash(v)
+		return nil
+	case refreshtoken.FieldSalt:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSalt(v)
+		return nil
+	case refreshtoken.FieldRotatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRotatedAt(v)
+		return nil
+	case refreshtoken.FieldExpiresAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExpiresAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken field %s", name)
+}
+
+func (m *RefreshTokenMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, refreshtoken.FieldVersion)
+	}
+	return fields
+}
+
+func (m *RefreshTokenMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case refreshtoken.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *RefreshTokenMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case refreshtoken.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken numeric field %s", name)
+}
+
+func (m *RefreshTokenMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(refreshtoken.FieldParentID) {
+		fields = append(fields, refreshtoken.FieldParentID)
+	}
+	if m.FieldCleared(refreshtoken.FieldSalt) {
+		fields = append(fields, refreshtoken.FieldSalt)
+	}
+	if m.FieldCleared(refreshtoken.FieldRotatedAt) {
+		fields = append(fields, refreshtoken.FieldRotatedAt)
+	}
+	return fields
+}
+
+func (m *RefreshTokenMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *RefreshTokenMutation) ClearField(name string) error {
+	switch name {
+	case refreshtoken.FieldParentID:
+		m.ClearParentID()
+		return nil
+	case refreshtoken.FieldSalt:
+		m.ClearSalt()
+		return nil
+	case refreshtoken.FieldRotatedAt:
+		m.ClearRotatedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken nullable field %s", name)
+}
+
+func (m *RefreshTokenMutation) ResetField(name string) error {
+	switch name {
+	case refreshtoken.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case refreshtoken.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case refreshtoken.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case refreshtoken.FieldSessionID:
+		m.ResetSessionID()
+		return nil
+	case refreshtoken.FieldParentID:
+		m.ResetParentID()
+		return nil
+	case refreshtoken.FieldHash:
+		m.ResetHash()
+		return nil
+	case refreshtoken.FieldSalt:
+		m.ResetSalt()
+		return nil
+	case refreshtoken.FieldRotatedAt:
+		m.ResetRotatedAt()
+		return nil
+	case refreshtoken.FieldExpiresAt:
+		m.ResetExpiresAt()
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken field %s", name)
+}
+
+func (m *RefreshTokenMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.session != nil {
+		edges = append(edges, refreshtoken.EdgeSession)
+	}
+	return edges
+}
+
+func (m *RefreshTokenMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case refreshtoken.EdgeSession:
+		if id := m.session; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+func (m *RefreshTokenMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+func (m *RefreshTokenMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *RefreshTokenMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedsession {
+		edges = append(edges, refreshtoken.EdgeSession)
+	}
+	return edges
+}
+
+func (m *RefreshTokenMutation) EdgeCleared(name string) bool {
+	switch name {
+	case refreshtoken.EdgeSession:
+		return m.clearedsession
+	}
+	return false
+}
+
+func (m *RefreshTokenMutation) ClearEdge(name string) error {
+	switch name {
+	case refreshtoken.EdgeSession:
+		m.ClearSession()
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken unique edge %s", name)
+}
+
+func (m *RefreshTokenMutation) ResetEdge(name string) error {
+	switch name {
+	case refreshtoken.EdgeSession:
+		m.ResetSession()
+		return nil
+	}
+	return fmt.Errorf("unknown RefreshToken edge %s", name)
+}
+
+type SecurityEventMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	version       *int
+	addversion    *int
+	created_at    *time.Time
+	updated_at    *time.Time
+	name          *string
+	severity      *securityevent.Severity
+	actor         *string
+	address       *string
+	user_agent    *string
+	request_id    *string
+	detail        *map[string]interface{}
+	clearedFields map[string]struct{}
+	user          *uuid.UUID
+	cleareduser   bool
+	done          bool
+	oldValue      func(context.Context) (*SecurityEvent, error)
+	predicates    []predicate.SecurityEvent
+}
+
+var _ ent.Mutation = (*SecurityEventMutation)(nil)
+
+type securityeventOption func(*SecurityEventMutation)
+
+func newSecurityEventMutation(c config, op Op, opts ...securityeventOption) *SecurityEventMutation {
+	m := &SecurityEventMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeSecurityEvent,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withSecurityEventID(id uuid.UUID) securityeventOption {
+	return func(m *SecurityEventMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *SecurityEvent
+		)
+		m.oldValue = func(ctx context.Context) (*SecurityEvent, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().SecurityEvent.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withSecurityEvent(node *SecurityEvent) securityeventOption {
+	return func(m *SecurityEventMutation) {
+		m.oldValue = func(context.Context) (*SecurityEvent, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m SecurityEventMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m SecurityEventMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *SecurityEventMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *SecurityEventMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *SecurityEventMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().SecurityEvent.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *SecurityEventMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *SecurityEventMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *SecurityEventMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *SecurityEventMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *SecurityEventMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *SecurityEventMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *SecurityEventMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *SecurityEventMutation) SetName(s string) {
+	m.name = &s
+}
+
+func (m *SecurityEventMutation) Name() (r string, exists bool) {
+	v := m.name
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ResetName() {
+	m.name = nil
+}
+
+func (m *SecurityEventMutation) SetSeverity(s securityevent.Severity) {
+	m.severity = &s
+}
+
+func (m *SecurityEventMutation) Severity() (r securityevent.Severity, exists bool) {
+	v := m.severity
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ResetSeverity() {
+	m.severity = nil
+}
+
+func (m *SecurityEventMutation) SetUserID(u uuid.UUID) {
+	m.user = &u
+}
+
+func (m *SecurityEventMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearUserID() {
+	m.user = nil
+	m.clearedFields[securityevent.FieldUserID] = struct{}{}
+}
+
+func (m *SecurityEventMutation) UserIDCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldUserID]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetUserID() {
+	m.user = nil
+	delete(m.clearedFields, securityevent.FieldUserID)
+}
+
+func (m *SecurityEventMutation) SetActor(s string) {
+	m.actor = &s
+}
+
+func (m *SecurityEventMutation) Actor() (r string, exists bool) {
+	v := m.actor
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearActor() {
+	m.actor = nil
+	m.clearedFields[securityevent.FieldActor] = struct{}{}
+}
+
+func (m *SecurityEventMutation) ActorCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldActor]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetActor() {
+	m.actor = nil
+	delete(m.clearedFields, securityevent.FieldActor)
+}
+
+func (m *SecurityEventMutation) SetAddress(s string) {
+	m.address = &s
+}
+
+func (m *SecurityEventMutation) Address() (r string, exists bool) {
+	v := m.address
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearAddress() {
+	m.address = nil
+	m.clearedFields[securityevent.FieldAddress] = struct{}{}
+}
+
+func (m *SecurityEventMutation) AddressCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldAddress]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetAddress() {
+	m.address = nil
+	delete(m.clearedFields, securityevent.FieldAddress)
+}
+
+func (m *SecurityEventMutation) SetUserAgent(s string) {
+	m.user_agent = &s
+}
+
+func (m *SecurityEventMutation) UserAgent() (r string, exists bool) {
+	v := m.user_agent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearUserAgent() {
+	m.user_agent = nil
+	m.clearedFields[securityevent.FieldUserAgent] = struct{}{}
+}
+
+func (m *SecurityEventMutation) UserAgentCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldUserAgent]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetUserAgent() {
+	m.user_agent = nil
+	delete(m.clearedFields, securityevent.FieldUserAgent)
+}
+
+func (m *SecurityEventMutation) SetRequestID(s string) {
+	m.request_id = &s
+}
+
+func (m *SecurityEventMutation) RequestID() (r string, exists bool) {
+	v := m.request_id
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearRequestID() {
+	m.request_id = nil
+	m.clearedFields[securityevent.FieldRequestID] = struct{}{}
+}
+
+func (m *SecurityEventMutation) RequestIDCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldRequestID]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetRequestID() {
+	m.request_id = nil
+	delete(m.clearedFields, securityevent.FieldRequestID)
+}
+
+func (m *SecurityEventMutation) SetDetail(value map[string]interface{}) {
+	m.detail = &value
+}
+
+func (m *SecurityEventMutation) Detail() (r map[string]interface{}, exists bool) {
+	v := m.detail
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SecurityEventMutation) ClearDetail() {
+	m.detail = nil
+	m.clearedFields[securityevent.FieldDetail] = struct{}{}
+}
+
+func (m *SecurityEventMutation) DetailCleared() bool {
+	_, ok := m.clearedFields[securityevent.FieldDetail]
+	return ok
+}
+
+func (m *SecurityEventMutation) ResetDetail() {
+	m.detail = nil
+	delete(m.clearedFields, securityevent.FieldDetail)
+}
+
+func (m *SecurityEventMutation) ClearUser() {
+	m.cleareduser = true
+	m.clearedFields[securityevent.FieldUserID] = struct{}{}
+}
+
+func (m *SecurityEventMutation) UserCleared() bool {
+	return m.UserIDCleared() || m.cleareduser
+}
+
+func (m *SecurityEventMutation) UserIDs() (ids []uuid.UUID) {
+	if id := m.user; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *SecurityEventMutation) ResetUser() {
+	m.user = nil
+	m.cleareduser = false
+}
+
+func (m *SecurityEventMutation) Where(ps ...predicate.SecurityEvent) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *SecurityEventMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.SecurityEvent, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *SecurityEventMutation) Op() Op {
+	return m.op
+}
+
+func (m *SecurityEventMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *SecurityEventMutation) Type() string {
+	return m.typ
+}
+
+func (m *SecurityEventMutation) Fields() []string {
+	fields := make([]string, 0, 11)
+	if m.version != nil {
+		fields = append(fields, securityevent.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, securityevent.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, securityevent.FieldUpdatedAt)
+	}
+	if m.name != nil {
+		fields = append(fields, securityevent.FieldName)
+	}
+	if m.severity != nil {
+		fields = append(fields, securityevent.FieldSeverity)
+	}
+	if m.user != nil {
+		fields = append(fields, securityevent.FieldUserID)
+	}
+	if m.actor != nil {
+		fields = append(fields, securityevent.FieldActor)
+	}
+	if m.address != nil {
+		fields = append(fields, securityevent.FieldAddress)
+	}
+	if m.user_agent != nil {
+		fields = append(fields, securityevent.FieldUserAgent)
+	}
+	if m.request_id != nil {
+		fields = append(fields, securityevent.FieldRequestID)
+	}
+	if m.detail != nil {
+		fields = append(fields, securityevent.FieldDetail)
+	}
+	return fields
+}
+
+func (m *SecurityEventMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case securityevent.FieldVersion:
+		return m.Version()
+	case securityevent.FieldCreatedAt:
+		return m.CreatedAt()
+	case securityevent.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case securityevent.FieldName:
+		return m.Name()
+	case securityevent.FieldSeverity:
+		return m.Severity()
+	case securityevent.FieldUserID:
+		return m.UserID()
+	case securityevent.FieldActor:
+		return m.Actor()
+	case securityevent.FieldAddress:
+		return m.Address()
+	case securityevent.FieldUserAgent:
+		return m.UserAgent()
+	case securityevent.FieldRequestID:
+		return m.RequestID()
+	case securityevent.FieldDetail:
+		return m.Detail()
+	}
+	return nil, false
+}
+
+func (m *SecurityEventMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *SecurityEventMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case securityevent.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case securityevent.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case securityevent.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case securityevent.FieldName:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetName(v)
+		return nil
+	case securityevent.FieldSeverity:
+		v, ok := value.(securityevent.Severity)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSeverity(v)
+		return nil
+	case securityevent.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case securityevent.FieldActor:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetActor(v)
+		return nil
+	case securityevent.FieldAddress:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAddress(v)
+		return nil
+	case securityevent.FieldUserAgent:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserAgent(v)
+		return nil
+	case securityevent.FieldRequestID:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestID(v)
+		return nil
+	case securityevent.FieldDetail:
+		v, ok := value.(map[string]interface{})
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDetail(v)
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent field %s", name)
+}
+
+func (m *SecurityEventMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, securityevent.FieldVersion)
+	}
+	return fields
+}
+
+func (m *SecurityEventMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case securityevent.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *SecurityEventMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case securityevent.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent numeric field %s", name)
+}
+
+func (m *SecurityEventMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(securityevent.FieldUserID) {
+		fields = append(fields, securityevent.FieldUserID)
+	}
+	if m.FieldCleared(securityevent.FieldActor) {
+		fields = append(fields, securityevent.FieldActor)
+	}
+	if m.FieldCleared(securityevent.FieldAddress) {
+		fields = append(fields, securityevent.FieldAddress)
+	}
+	if m.FieldCleared(securityevent.FieldUserAgent) {
+		fields = append(fields, securityevent.FieldUserAgent)
+	}
+	if m.FieldCleared(securityevent.FieldRequestID) {
+		fields = append(fields, securityevent.FieldRequestID)
+	}
+	if m.FieldCleared(securityevent.FieldDetail) {
+		fields = append(fields, securityevent.FieldDetail)
+	}
+	return fields
+}
+
+func (m *SecurityEventMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *SecurityEventMutation) ClearField(name string) error {
+	switch name {
+	case securityevent.FieldUserID:
+		m.ClearUserID()
+		return nil
+	case securityevent.FieldActor:
+		m.ClearActor()
+		return nil
+	case securityevent.FieldAddress:
+		m.ClearAddress()
+		return nil
+	case securityevent.FieldUserAgent:
+		m.ClearUserAgent()
+		return nil
+	case securityevent.FieldRequestID:
+		m.ClearRequestID()
+		return nil
+	case securityevent.FieldDetail:
+		m.ClearDetail()
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent nullable field %s", name)
+}
+
+func (m *SecurityEventMutation) ResetField(name string) error {
+	switch name {
+	case securityevent.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case securityevent.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case securityevent.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case securityevent.FieldName:
+		m.ResetName()
+		return nil
+	case securityevent.FieldSeverity:
+		m.ResetSeverity()
+		return nil
+	case securityevent.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case securityevent.FieldActor:
+		m.ResetActor()
+		return nil
+	case securityevent.FieldAddress:
+		m.ResetAddress()
+		return nil
+	case securityevent.FieldUserAgent:
+		m.ResetUserAgent()
+		return nil
+	case securityevent.FieldRequestID:
+		m.ResetRequestID()
+		return nil
+	case securityevent.FieldDetail:
+		m.ResetDetail()
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent field %s", name)
+}
+
+func (m *SecurityEventMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.user != nil {
+		edges = append(edges, securityevent.EdgeUser)
+	}
+	return edges
+}
+
+func (m *SecurityEventMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case securityevent.EdgeUser:
+		if id := m.user; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+func (m *SecurityEventMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+func (m *SecurityEventMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+func (m *SecurityEventMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.cleareduser {
+		edges = append(edges, securityevent.EdgeUser)
+	}
+	return edges
+}
+
+func (m *SecurityEventMutation) EdgeCleared(name string) bool {
+	switch name {
+	case securityevent.EdgeUser:
+		return m.cleareduser
+	}
+	return false
+}
+
+func (m *SecurityEventMutation) ClearEdge(name string) error {
+	switch name {
+	case securityevent.EdgeUser:
+		m.ClearUser()
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent unique edge %s", name)
+}
+
+func (m *SecurityEventMutation) ResetEdge(name string) error {
+	switch name {
+	case securityevent.EdgeUser:
+		m.ResetUser()
+		return nil
+	}
+	return fmt.Errorf("unknown SecurityEvent edge %s", name)
+}
+
+type SessionMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	version               *int
+	addversion            *int
+	created_at            *time.Time
+	updated_at            *time.Time
+	address               *string
+	user_agent            *string
+	last_used_at          *time.Time
+	expires_at            *time.Time
+	ends_at               *time.Time
+	revoked_at            *time.Time
+	revoked_because       *string
+	clearedFields         map[string]struct{}
+	user                  *uuid.UUID
+	cleareduser           bool
+	refresh_tokens        map[uuid.UUID]struct{}
+	removedrefresh_tokens map[uuid.UUID]struct{}
+	clearedrefresh_tokens bool
+	done                  bool
+	oldValue              func(context.Context) (*Session, error)
+	predicates            []predicate.Session
+}
+
+var _ ent.Mutation = (*SessionMutation)(nil)
+
+type sessionOption func(*SessionMutation)
+
+func newSessionMutation(c config, op Op, opts ...sessionOption) *SessionMutation {
+	m := &SessionMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeSession,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+func withSessionID(id uuid.UUID) sessionOption {
+	return func(m *SessionMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *Session
+		)
+		m.oldValue = func(ctx context.Context) (*Session, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().Session.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+func withSession(node *Session) sessionOption {
+	return func(m *SessionMutation) {
+		m.oldValue = func(context.Context) (*Session, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+func (m SessionMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+func (m SessionMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+func (m *SessionMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+func (m *SessionMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+func (m *SessionMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().Session.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+func (m *SessionMutation) SetVersion(i int) {
+	m.version = &i
+	m.addversion = nil
+}
+
+func (m *SessionMutation) Version() (r int, exists bool) {
+	v := m.version
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) AddVersion(i int) {
+	if m.addversion != nil {
+		*m.addversion += i
+	} else {
+		m.addversion = &i
+	}
+}
+
+func (m *SessionMutation) AddedVersion() (r int, exists bool) {
+	v := m.addversion
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetVersion() {
+	m.version = nil
+	m.addversion = nil
+}
+
+func (m *SessionMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+func (m *SessionMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+func (m *SessionMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+func (m *SessionMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+func (m *SessionMutation) SetUserID(u uuid.UUID) {
+	m.user = &u
+}
+
+func (m *SessionMutation) UserID() (r uuid.UUID, exists bool) {
+	v := m.user
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetUserID() {
+	m.user = nil
+}
+
+func (m *SessionMutation) SetAddress(s string) {
+	m.address = &s
+}
+
+func (m *SessionMutation) Address() (r string, exists bool) {
+	v := m.address
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetAddress() {
+	m.address = nil
+}
+
+func (m *SessionMutation) SetUserAgent(s string) {
+	m.user_agent = &s
+}
+
+func (m *SessionMutation) UserAgent() (r string, exists bool) {
+	v := m.user_agent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetUserAgent() {
+	m.user_agent = nil
+}
+
+func (m *SessionMutation) SetLastUsedAt(t time.Time) {
+	m.last_used_at = &t
+}
+
+func (m *SessionMutation) LastUsedAt() (r time.Time, exists bool) {
+	v := m.last_used_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetLastUsedAt() {
+	m.last_used_at = nil
+}
+
+func (m *SessionMutation) SetExpiresAt(t time.Time) {
+	m.expires_at = &t
+}
+
+func (m *SessionMutation) ExpiresAt() (r time.Time, exists bool) {
+	v := m.expires_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetExpiresAt() {
+	m.expires_at = nil
+}
+
+func (m *SessionMutation) SetEndsAt(t time.Time) {
+	m.ends_at = &t
+}
+
+func (m *SessionMutation) EndsAt() (r time.Time, exists bool) {
+	v := m.ends_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ResetEndsAt() {
+	m.ends_at = nil
+}
+
+func (m *SessionMutation) SetRevokedAt(t time.Time) {
+	m.revoked_at = &t
+}
+
+func (m *SessionMutation) RevokedAt() (r time.Time, exists bool) {
+	v := m.revoked_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ClearRevokedAt() {
+	m.revoked_at = nil
+	m.clearedFields[session.FieldRevokedAt] = struct{}{}
+}
+
+func (m *SessionMutation) RevokedAtCleared() bool {
+	_, ok := m.clearedFields[session.FieldRevokedAt]
+	return ok
+}
+
+func (m *SessionMutation) ResetRevokedAt() {
+	m.revoked_at = nil
+	delete(m.clearedFields, session.FieldRevokedAt)
+}
+
+func (m *SessionMutation) SetRevokedBecause(s string) {
+	m.revoked_because = &s
+}
+
+func (m *SessionMutation) RevokedBecause() (r string, exists bool) {
+	v := m.revoked_because
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *SessionMutation) ClearRevokedBecause() {
+	m.revoked_because = nil
+	m.clearedFields[session.FieldRevokedBecause] = struct{}{}
+}
+
+func (m *SessionMutation) RevokedBecauseCleared() bool {
+	_, ok := m.clearedFields[session.FieldRevokedBecause]
+	return ok
+}
+
+func (m *SessionMutation) ResetRevokedBecause() {
+	m.revoked_because = nil
+	delete(m.clearedFields, session.FieldRevokedBecause)
+}
+
+func (m *SessionMutation) ClearUser() {
+	m.cleareduser = true
+	m.clearedFields[session.FieldUserID] = struct{}{}
+}
+
+func (m *SessionMutation) UserCleared() bool {
+	return m.cleareduser
+}
+
+func (m *SessionMutation) UserIDs() (ids []uuid.UUID) {
+	if id := m.user; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+func (m *SessionMutation) ResetUser() {
+	m.user = nil
+	m.cleareduser = false
+}
+
+func (m *SessionMutation) AddRefreshTokenIDs(ids ...uuid.UUID) {
+	if m.refresh_tokens == nil {
+		m.refresh_tokens = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.refresh_tokens[ids[i]] = struct{}{}
+	}
+}
+
+func (m *SessionMutation) ClearRefreshTokens() {
+	m.clearedrefresh_tokens = true
+}
+
+func (m *SessionMutation) RefreshTokensCleared() bool {
+	return m.clearedrefresh_tokens
+}
+
+func (m *SessionMutation) RemoveRefreshTokenIDs(ids ...uuid.UUID) {
+	if m.removedrefresh_tokens == nil {
+		m.removedrefresh_tokens = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.refresh_tokens, ids[i])
+		m.removedrefresh_tokens[ids[i]] = struct{}{}
+	}
+}
+
+func (m *SessionMutation) RemovedRefreshTokensIDs() (ids []uuid.UUID) {
+	for id := range m.removedrefresh_tokens {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *SessionMutation) RefreshTokensIDs() (ids []uuid.UUID) {
+	for id := range m.refresh_tokens {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *SessionMutation) ResetRefreshTokens() {
+	m.refresh_tokens = nil
+	m.clearedrefresh_tokens = false
+	m.removedrefresh_tokens = nil
+}
+
+func (m *SessionMutation) Where(ps ...predicate.Session) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+func (m *SessionMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.Session, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+func (m *SessionMutation) Op() Op {
+	return m.op
+}
+
+func (m *SessionMutation) SetOp(op Op) {
+	m.op = op
+}
+
+func (m *SessionMutation) Type() string {
+	return m.typ
+}
+
+func (m *SessionMutation) Fields() []string {
+	fields := make([]string, 0, 11)
+	if m.version != nil {
+		fields = append(fields, session.FieldVersion)
+	}
+	if m.created_at != nil {
+		fields = append(fields, session.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, session.FieldUpdatedAt)
+	}
+	if m.user != nil {
+		fields = append(fields, session.FieldUserID)
+	}
+	if m.address != nil {
+		fields = append(fields, session.FieldAddress)
+	}
+	if m.user_agent != nil {
+		fields = append(fields, session.FieldUserAgent)
+	}
+	if m.last_used_at != nil {
+		fields = append(fields, session.FieldLastUsedAt)
+	}
+	if m.expires_at != nil {
+		fields = append(fields, session.FieldExpiresAt)
+	}
+	if m.ends_at != nil {
+		fields = append(fields, session.FieldEndsAt)
+	}
+	if m.revoked_at != nil {
+		fields = append(fields, session.FieldRevokedAt)
+	}
+	if m.revoked_because != nil {
+		fields = append(fields, session.FieldRevokedBecause)
+	}
+	return fields
+}
+
+func (m *SessionMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case session.FieldVersion:
+		return m.Version()
+	case session.FieldCreatedAt:
+		return m.CreatedAt()
+	case session.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case session.FieldUserID:
+		return m.UserID()
+	case session.FieldAddress:
+		return m.Address()
+	case session.FieldUserAgent:
+		return m.UserAgent()
+	case session.FieldLastUsedAt:
+		return m.LastUsedAt()
+	case session.FieldExpiresAt:
+		return m.ExpiresAt()
+	case session.FieldEndsAt:
+		return m.EndsAt()
+	case session.FieldRevokedAt:
+		return m.RevokedAt()
+	case session.FieldRevokedBecause:
+		return m.RevokedBecause()
+	}
+	return nil, false
+}
+
+func (m *SessionMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	return oldField(ctx, m.op, m.oldValue, name)
+
+}
+
+func (m *SessionMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case session.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetVersion(v)
+		return nil
+	case session.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case session.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case session.FieldUserID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserID(v)
+		return nil
+	case session.FieldAddress:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAddress(v)
+		return nil
+	case session.FieldUserAgent:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUserAgent(v)
+		return nil
+	case session.FieldLastUsedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLastUsedAt(v)
+		return nil
+	case session.FieldExpiresAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExpiresAt(v)
+		return nil
+	case session.FieldEndsAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEndsAt(v)
+		return nil
+	case session.FieldRevokedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRevokedAt(v)
+		return nil
+	case session.FieldRevokedBecause:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRevokedBecause(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Session field %s", name)
+}
+
+func (m *SessionMutation) AddedFields() []string {
+	var fields []string
+	if m.addversion != nil {
+		fields = append(fields, session.FieldVersion)
+	}
+	return fields
+}
+
+func (m *SessionMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case session.FieldVersion:
+		return m.AddedVersion()
+	}
+	return nil, false
+}
+
+func (m *SessionMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case session.FieldVersion:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddVersion(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Session numeric field %s", name)
+}
+
+func (m *SessionMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(session.FieldRevokedAt) {
+		fields = append(fields, session.FieldRevokedAt)
+	}
+	if m.FieldCleared(session.FieldRevokedBecause) {
+		fields = append(fields, session.FieldRevokedBecause)
+	}
+	return fields
+}
+
+func (m *SessionMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+func (m *SessionMutation) ClearField(name string) error {
+	switch name {
+	case session.FieldRevokedAt:
+		m.ClearRevokedAt()
+		return nil
+	case session.FieldRevokedBecause:
+		m.ClearRevokedBecause()
+		return nil
+	}
+	return fmt.Errorf("unknown Session nullable field %s", name)
+}
+
+func (m *SessionMutation) ResetField(name string) error {
+	switch name {
+	case session.FieldVersion:
+		m.ResetVersion()
+		return nil
+	case session.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case session.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case session.FieldUserID:
+		m.ResetUserID()
+		return nil
+	case session.FieldAddress:
+		m.ResetAddress()
+		return nil
+	case session.FieldUserAgent:
+		m.ResetUserAgent()
+		return nil
+	case session.FieldLastUsedAt:
+		m.ResetLastUsedAt()
+		return nil
+	case session.FieldExpiresAt:
+		m.ResetExpiresAt()
+		return nil
+	case session.FieldEndsAt:
+		m.ResetEndsAt()
+		return nil
+	case session.FieldRevokedAt:
+		m.ResetRevokedAt()
+		return nil
+	case session.FieldRevokedBecause:
+		m.ResetRevokedBecause()
+		return nil
+	}
+	return fmt.Errorf("unknown Session field %s", name)
+}
+
+func (m *SessionMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.user != nil {
+		edges = append(edges, session.EdgeUser)
+	}
+	if m.refresh_tokens != nil {
+		edges = append(edges, session.EdgeRefreshTokens)
+	}
+	return edges
+}
+
+func (m *SessionMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case session.EdgeUser:
+		if id := m.user; id != nil {
+			return []ent.Value{*id}
+		}
+	case session.EdgeRefreshTokens:
+		ids := make([]ent.Value, 0, len(m.refresh_tokens))
+		for id := range m.refresh_tokens {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+func (m *SessionMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.removedrefresh_tokens != nil {
+		edges = append(edges, session.EdgeRefreshTokens)
+	}
+	return edges
+}
+
+func (m *SessionMutation) RemovedIDs(name string) []ent.Value {
+	switch name {
+	case session.EdgeRefreshTokens:
+		ids := make([]ent.Value, 0, len(m.removedrefresh_tokens))
+		for id := range m.removedrefresh_tokens {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+func (m *SessionMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.cleareduser {
+		edges = append(edges, session.EdgeUser)
+	}
+	if m.clearedrefresh_tokens {
+		edges = append(edges, session.EdgeRefreshTokens)
+	}
+	return edges
+}
+
+func (m *SessionMutation) EdgeCleared(name string) bool {
+	switch name {
+	case session.EdgeUser:
+		return m.cleareduser
+	case session.EdgeRefreshTokens:
+		return m.clearedrefresh_tokens
+	}
+	return false
+}
+
+func (m *SessionMutation) ClearEdge(name string) error {
+	switch name {
+	case session.EdgeUser:
+		m.ClearUser()
+		return nil
+	}
+	return fmt.Errorf("unknown Session unique edge %s", name)
+}
+
+func (m *SessionMutation) ResetEdge(name string) error {
+	switch name {
+	case session.EdgeUser:
+		m.ResetUser()
+		return nil
+	case session.EdgeRefreshTokens:
+		m.ResetRefreshTokens()
+		return nil
+	}
+	return fmt.Errorf("unknown Session edge %s", name)
 }
 
 type ThreadMutation struct {
@@ -1168,30 +6109,48 @@ func (m *ThreadMutation) ResetEdge(name string) error {
 
 type UserMutation struct {
 	config
-	op                   Op
-	typ                  string
-	id                   *uuid.UUID
-	version              *int
-	addversion           *int
-	created_at           *time.Time
-	updated_at           *time.Time
-	email                *string
-	username             *string
-	name                 *string
-	role                 *user.Role
-	clearedFields        map[string]struct{}
-	owned_threads        map[uuid.UUID]struct{}
-	removedowned_threads map[uuid.UUID]struct{}
-	clearedowned_threads bool
-	threads              map[uuid.UUID]struct{}
-	removedthreads       map[uuid.UUID]struct{}
-	clearedthreads       bool
-	messages             map[uuid.UUID]struct{}
-	removedmessages      map[uuid.UUID]struct{}
-	clearedmessages      bool
-	done                 bool
-	oldValue             func(context.Context) (*User, error)
-	predicates           []predicate.User
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	version                *int
+	addversion             *int
+	created_at             *time.Time
+	updated_at             *time.Time
+	email                  *string
+	username               *string
+	name                   *string
+	role                   *user.Role
+	email_verified_at      *time.Time
+	totp_confirmed_at      *time.Time
+	password_hash          *string
+	clearedFields          map[string]struct{}
+	owned_threads          map[uuid.UUID]struct{}
+	removedowned_threads   map[uuid.UUID]struct{}
+	clearedowned_threads   bool
+	threads                map[uuid.UUID]struct{}
+	removedthreads         map[uuid.UUID]struct{}
+	clearedthreads         bool
+	messages               map[uuid.UUID]struct{}
+	removedmessages        map[uuid.UUID]struct{}
+	clearedmessages        bool
+	sessions               map[uuid.UUID]struct{}
+	removedsessions        map[uuid.UUID]struct{}
+	clearedsessions        bool
+	one_time_tokens        map[uuid.UUID]struct{}
+	removedone_time_tokens map[uuid.UUID]struct{}
+	clearedone_time_tokens bool
+	authenticators         map[uuid.UUID]struct{}
+	removedauthenticators  map[uuid.UUID]struct{}
+	clearedauthenticators  bool
+	backup_codes           map[uuid.UUID]struct{}
+	removedbackup_codes    map[uuid.UUID]struct{}
+	clearedbackup_codes    bool
+	security_events        map[uuid.UUID]struct{}
+	removedsecurity_events map[uuid.UUID]struct{}
+	clearedsecurity_events bool
+	done                   bool
+	oldValue               func(context.Context) (*User, error)
+	predicates             []predicate.User
 }
 
 var _ ent.Mutation = (*UserMutation)(nil)
@@ -1412,6 +6371,87 @@ func (m *UserMutation) ResetRole() {
 	m.role = nil
 }
 
+func (m *UserMutation) SetEmailVerifiedAt(t time.Time) {
+	m.email_verified_at = &t
+}
+
+func (m *UserMutation) EmailVerifiedAt() (r time.Time, exists bool) {
+	v := m.email_verified_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *UserMutation) ClearEmailVerifiedAt() {
+	m.email_verified_at = nil
+	m.clearedFields[user.FieldEmailVerifiedAt] = struct{}{}
+}
+
+func (m *UserMutation) EmailVerifiedAtCleared() bool {
+	_, ok := m.clearedFields[user.FieldEmailVerifiedAt]
+	return ok
+}
+
+func (m *UserMutation) ResetEmailVerifiedAt() {
+	m.email_verified_at = nil
+	delete(m.clearedFields, user.FieldEmailVerifiedAt)
+}
+
+func (m *UserMutation) SetTotpConfirmedAt(t time.Time) {
+	m.totp_confirmed_at = &t
+}
+
+func (m *UserMutation) TotpConfirmedAt() (r time.Time, exists bool) {
+	v := m.totp_confirmed_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *UserMutation) ClearTotpConfirmedAt() {
+	m.totp_confirmed_at = nil
+	m.clearedFields[user.FieldTotpConfirmedAt] = struct{}{}
+}
+
+func (m *UserMutation) TotpConfirmedAtCleared() bool {
+	_, ok := m.clearedFields[user.FieldTotpConfirmedAt]
+	return ok
+}
+
+func (m *UserMutation) ResetTotpConfirmedAt() {
+	m.totp_confirmed_at = nil
+	delete(m.clearedFields, user.FieldTotpConfirmedAt)
+}
+
+func (m *UserMutation) SetPasswordHash(s string) {
+	m.password_hash = &s
+}
+
+func (m *UserMutation) PasswordHash() (r string, exists bool) {
+	v := m.password_hash
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *UserMutation) ClearPasswordHash() {
+	m.password_hash = nil
+	m.clearedFields[user.FieldPasswordHash] = struct{}{}
+}
+
+func (m *UserMutation) PasswordHashCleared() bool {
+	_, ok := m.clearedFields[user.FieldPasswordHash]
+	return ok
+}
+
+func (m *UserMutation) ResetPasswordHash() {
+	m.password_hash = nil
+	delete(m.clearedFields, user.FieldPasswordHash)
+}
+
 func (m *UserMutation) AddOwnedThreadIDs(ids ...uuid.UUID) {
 	if m.owned_threads == nil {
 		m.owned_threads = make(map[uuid.UUID]struct{})
@@ -1553,6 +6593,241 @@ func (m *UserMutation) ResetMessages() {
 	m.removedmessages = nil
 }
 
+func (m *UserMutation) AddSessionIDs(ids ...uuid.UUID) {
+	if m.sessions == nil {
+		m.sessions = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.sessions[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) ClearSessions() {
+	m.clearedsessions = true
+}
+
+func (m *UserMutation) SessionsCleared() bool {
+	return m.clearedsessions
+}
+
+func (m *UserMutation) RemoveSessionIDs(ids ...uuid.UUID) {
+	if m.removedsessions == nil {
+		m.removedsessions = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.sessions, ids[i])
+		m.removedsessions[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) RemovedSessionsIDs() (ids []uuid.UUID) {
+	for id := range m.removedsessions {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) SessionsIDs() (ids []uuid.UUID) {
+	for id := range m.sessions {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) ResetSessions() {
+	m.sessions = nil
+	m.clearedsessions = false
+	m.removedsessions = nil
+}
+
+func (m *UserMutation) AddOneTimeTokenIDs(ids ...uuid.UUID) {
+	if m.one_time_tokens == nil {
+		m.one_time_tokens = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.one_time_tokens[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) ClearOneTimeTokens() {
+	m.clearedone_time_tokens = true
+}
+
+func (m *UserMutation) OneTimeTokensCleared() bool {
+	return m.clearedone_time_tokens
+}
+
+func (m *UserMutation) RemoveOneTimeTokenIDs(ids ...uuid.UUID) {
+	if m.removedone_time_tokens == nil {
+		m.removedone_time_tokens = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.one_time_tokens, ids[i])
+		m.removedone_time_tokens[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) RemovedOneTimeTokensIDs() (ids []uuid.UUID) {
+	for id := range m.removedone_time_tokens {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) OneTimeTokensIDs() (ids []uuid.UUID) {
+	for id := range m.one_time_tokens {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) ResetOneTimeTokens() {
+	m.one_time_tokens = nil
+	m.clearedone_time_tokens = false
+	m.removedone_time_tokens = nil
+}
+
+func (m *UserMutation) AddAuthenticatorIDs(ids ...uuid.UUID) {
+	if m.authenticators == nil {
+		m.authenticators = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.authenticators[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) ClearAuthenticators() {
+	m.clearedauthenticators = true
+}
+
+func (m *UserMutation) AuthenticatorsCleared() bool {
+	return m.clearedauthenticators
+}
+
+func (m *UserMutation) RemoveAuthenticatorIDs(ids ...uuid.UUID) {
+	if m.removedauthenticators == nil {
+		m.removedauthenticators = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.authenticators, ids[i])
+		m.removedauthenticators[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) RemovedAuthenticatorsIDs() (ids []uuid.UUID) {
+	for id := range m.removedauthenticators {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) AuthenticatorsIDs() (ids []uuid.UUID) {
+	for id := range m.authenticators {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) ResetAuthenticators() {
+	m.authenticators = nil
+	m.clearedauthenticators = false
+	m.removedauthenticators = nil
+}
+
+func (m *UserMutation) AddBackupCodeIDs(ids ...uuid.UUID) {
+	if m.backup_codes == nil {
+		m.backup_codes = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.backup_codes[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) ClearBackupCodes() {
+	m.clearedbackup_codes = true
+}
+
+func (m *UserMutation) BackupCodesCleared() bool {
+	return m.clearedbackup_codes
+}
+
+func (m *UserMutation) RemoveBackupCodeIDs(ids ...uuid.UUID) {
+	if m.removedbackup_codes == nil {
+		m.removedbackup_codes = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.backup_codes, ids[i])
+		m.removedbackup_codes[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) RemovedBackupCodesIDs() (ids []uuid.UUID) {
+	for id := range m.removedbackup_codes {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) BackupCodesIDs() (ids []uuid.UUID) {
+	for id := range m.backup_codes {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) ResetBackupCodes() {
+	m.backup_codes = nil
+	m.clearedbackup_codes = false
+	m.removedbackup_codes = nil
+}
+
+func (m *UserMutation) AddSecurityEventIDs(ids ...uuid.UUID) {
+	if m.security_events == nil {
+		m.security_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.security_events[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) ClearSecurityEvents() {
+	m.clearedsecurity_events = true
+}
+
+func (m *UserMutation) SecurityEventsCleared() bool {
+	return m.clearedsecurity_events
+}
+
+func (m *UserMutation) RemoveSecurityEventIDs(ids ...uuid.UUID) {
+	if m.removedsecurity_events == nil {
+		m.removedsecurity_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.security_events, ids[i])
+		m.removedsecurity_events[ids[i]] = struct{}{}
+	}
+}
+
+func (m *UserMutation) RemovedSecurityEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedsecurity_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) SecurityEventsIDs() (ids []uuid.UUID) {
+	for id := range m.security_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+func (m *UserMutation) ResetSecurityEvents() {
+	m.security_events = nil
+	m.clearedsecurity_events = false
+	m.removedsecurity_events = nil
+}
+
 func (m *UserMutation) Where(ps ...predicate.User) {
 	m.predicates = append(m.predicates, ps...)
 }
@@ -1578,7 +6853,7 @@ func (m *UserMutation) Type() string {
 }
 
 func (m *UserMutation) Fields() []string {
-	fields := make([]string, 0, 7)
+	fields := make([]string, 0, 10)
 	if m.version != nil {
 		fields = append(fields, user.FieldVersion)
 	}
@@ -1600,6 +6875,15 @@ func (m *UserMutation) Fields() []string {
 	if m.role != nil {
 		fields = append(fields, user.FieldRole)
 	}
+	if m.email_verified_at != nil {
+		fields = append(fields, user.FieldEmailVerifiedAt)
+	}
+	if m.totp_confirmed_at != nil {
+		fields = append(fields, user.FieldTotpConfirmedAt)
+	}
+	if m.password_hash != nil {
+		fields = append(fields, user.FieldPasswordHash)
+	}
 	return fields
 }
 
@@ -1619,6 +6903,12 @@ func (m *UserMutation) Field(name string) (ent.Value, bool) {
 		return m.Name()
 	case user.FieldRole:
 		return m.Role()
+	case user.FieldEmailVerifiedAt:
+		return m.EmailVerifiedAt()
+	case user.FieldTotpConfirmedAt:
+		return m.TotpConfirmedAt()
+	case user.FieldPasswordHash:
+		return m.PasswordHash()
 	}
 	return nil, false
 }
@@ -1679,6 +6969,27 @@ func (m *UserMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetRole(v)
 		return nil
+	case user.FieldEmailVerifiedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEmailVerifiedAt(v)
+		return nil
+	case user.FieldTotpConfirmedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotpConfirmedAt(v)
+		return nil
+	case user.FieldPasswordHash:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPasswordHash(v)
+		return nil
 	}
 	return fmt.Errorf("unknown User field %s", name)
 }
@@ -1713,7 +7024,17 @@ func (m *UserMutation) AddField(name string, value ent.Value) error {
 }
 
 func (m *UserMutation) ClearedFields() []string {
-	return nil
+	var fields []string
+	if m.FieldCleared(user.FieldEmailVerifiedAt) {
+		fields = append(fields, user.FieldEmailVerifiedAt)
+	}
+	if m.FieldCleared(user.FieldTotpConfirmedAt) {
+		fields = append(fields, user.FieldTotpConfirmedAt)
+	}
+	if m.FieldCleared(user.FieldPasswordHash) {
+		fields = append(fields, user.FieldPasswordHash)
+	}
+	return fields
 }
 
 func (m *UserMutation) FieldCleared(name string) bool {
@@ -1722,6 +7043,17 @@ func (m *UserMutation) FieldCleared(name string) bool {
 }
 
 func (m *UserMutation) ClearField(name string) error {
+	switch name {
+	case user.FieldEmailVerifiedAt:
+		m.ClearEmailVerifiedAt()
+		return nil
+	case user.FieldTotpConfirmedAt:
+		m.ClearTotpConfirmedAt()
+		return nil
+	case user.FieldPasswordHash:
+		m.ClearPasswordHash()
+		return nil
+	}
 	return fmt.Errorf("unknown User nullable field %s", name)
 }
 
@@ -1748,12 +7080,21 @@ func (m *UserMutation) ResetField(name string) error {
 	case user.FieldRole:
 		m.ResetRole()
 		return nil
+	case user.FieldEmailVerifiedAt:
+		m.ResetEmailVerifiedAt()
+		return nil
+	case user.FieldTotpConfirmedAt:
+		m.ResetTotpConfirmedAt()
+		return nil
+	case user.FieldPasswordHash:
+		m.ResetPasswordHash()
+		return nil
 	}
 	return fmt.Errorf("unknown User field %s", name)
 }
 
 func (m *UserMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 8)
 	if m.owned_threads != nil {
 		edges = append(edges, user.EdgeOwnedThreads)
 	}
@@ -1762,6 +7103,21 @@ func (m *UserMutation) AddedEdges() []string {
 	}
 	if m.messages != nil {
 		edges = append(edges, user.EdgeMessages)
+	}
+	if m.sessions != nil {
+		edges = append(edges, user.EdgeSessions)
+	}
+	if m.one_time_tokens != nil {
+		edges = append(edges, user.EdgeOneTimeTokens)
+	}
+	if m.authenticators != nil {
+		edges = append(edges, user.EdgeAuthenticators)
+	}
+	if m.backup_codes != nil {
+		edges = append(edges, user.EdgeBackupCodes)
+	}
+	if m.security_events != nil {
+		edges = append(edges, user.EdgeSecurityEvents)
 	}
 	return edges
 }
@@ -1786,12 +7142,42 @@ func (m *UserMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case user.EdgeSessions:
+		ids := make([]ent.Value, 0, len(m.sessions))
+		for id := range m.sessions {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeOneTimeTokens:
+		ids := make([]ent.Value, 0, len(m.one_time_tokens))
+		for id := range m.one_time_tokens {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeAuthenticators:
+		ids := make([]ent.Value, 0, len(m.authenticators))
+		for id := range m.authenticators {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeBackupCodes:
+		ids := make([]ent.Value, 0, len(m.backup_codes))
+		for id := range m.backup_codes {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeSecurityEvents:
+		ids := make([]ent.Value, 0, len(m.security_events))
+		for id := range m.security_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 func (m *UserMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 8)
 	if m.removedowned_threads != nil {
 		edges = append(edges, user.EdgeOwnedThreads)
 	}
@@ -1800,6 +7186,21 @@ func (m *UserMutation) RemovedEdges() []string {
 	}
 	if m.removedmessages != nil {
 		edges = append(edges, user.EdgeMessages)
+	}
+	if m.removedsessions != nil {
+		edges = append(edges, user.EdgeSessions)
+	}
+	if m.removedone_time_tokens != nil {
+		edges = append(edges, user.EdgeOneTimeTokens)
+	}
+	if m.removedauthenticators != nil {
+		edges = append(edges, user.EdgeAuthenticators)
+	}
+	if m.removedbackup_codes != nil {
+		edges = append(edges, user.EdgeBackupCodes)
+	}
+	if m.removedsecurity_events != nil {
+		edges = append(edges, user.EdgeSecurityEvents)
 	}
 	return edges
 }
@@ -1824,12 +7225,42 @@ func (m *UserMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case user.EdgeSessions:
+		ids := make([]ent.Value, 0, len(m.removedsessions))
+		for id := range m.removedsessions {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeOneTimeTokens:
+		ids := make([]ent.Value, 0, len(m.removedone_time_tokens))
+		for id := range m.removedone_time_tokens {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeAuthenticators:
+		ids := make([]ent.Value, 0, len(m.removedauthenticators))
+		for id := range m.removedauthenticators {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeBackupCodes:
+		ids := make([]ent.Value, 0, len(m.removedbackup_codes))
+		for id := range m.removedbackup_codes {
+			ids = append(ids, id)
+		}
+		return ids
+	case user.EdgeSecurityEvents:
+		ids := make([]ent.Value, 0, len(m.removedsecurity_events))
+		for id := range m.removedsecurity_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 func (m *UserMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 8)
 	if m.clearedowned_threads {
 		edges = append(edges, user.EdgeOwnedThreads)
 	}
@@ -1838,6 +7269,21 @@ func (m *UserMutation) ClearedEdges() []string {
 	}
 	if m.clearedmessages {
 		edges = append(edges, user.EdgeMessages)
+	}
+	if m.clearedsessions {
+		edges = append(edges, user.EdgeSessions)
+	}
+	if m.clearedone_time_tokens {
+		edges = append(edges, user.EdgeOneTimeTokens)
+	}
+	if m.clearedauthenticators {
+		edges = append(edges, user.EdgeAuthenticators)
+	}
+	if m.clearedbackup_codes {
+		edges = append(edges, user.EdgeBackupCodes)
+	}
+	if m.clearedsecurity_events {
+		edges = append(edges, user.EdgeSecurityEvents)
 	}
 	return edges
 }
@@ -1850,6 +7296,16 @@ func (m *UserMutation) EdgeCleared(name string) bool {
 		return m.clearedthreads
 	case user.EdgeMessages:
 		return m.clearedmessages
+	case user.EdgeSessions:
+		return m.clearedsessions
+	case user.EdgeOneTimeTokens:
+		return m.clearedone_time_tokens
+	case user.EdgeAuthenticators:
+		return m.clearedauthenticators
+	case user.EdgeBackupCodes:
+		return m.clearedbackup_codes
+	case user.EdgeSecurityEvents:
+		return m.clearedsecurity_events
 	}
 	return false
 }
@@ -1870,6 +7326,21 @@ func (m *UserMutation) ResetEdge(name string) error {
 		return nil
 	case user.EdgeMessages:
 		m.ResetMessages()
+		return nil
+	case user.EdgeSessions:
+		m.ResetSessions()
+		return nil
+	case user.EdgeOneTimeTokens:
+		m.ResetOneTimeTokens()
+		return nil
+	case user.EdgeAuthenticators:
+		m.ResetAuthenticators()
+		return nil
+	case user.EdgeBackupCodes:
+		m.ResetBackupCodes()
+		return nil
+	case user.EdgeSecurityEvents:
+		m.ResetSecurityEvents()
 		return nil
 	}
 	return fmt.Errorf("unknown User edge %s", name)

@@ -3,8 +3,16 @@
 package ent
 
 import (
+	"godstack/ent/authenticator"
+	"godstack/ent/backupcode"
+	"godstack/ent/loginattempt"
+	"godstack/ent/loginguard"
 	"godstack/ent/message"
+	"godstack/ent/onetimetoken"
+	"godstack/ent/refreshtoken"
 	"godstack/ent/schema"
+	"godstack/ent/securityevent"
+	"godstack/ent/session"
 	"godstack/ent/thread"
 	"godstack/ent/user"
 	"time"
@@ -13,6 +21,102 @@ import (
 )
 
 func init() {
+	authenticatorMixin := schema.Authenticator{}.Mixin()
+	authenticatorMixinFields0 := authenticatorMixin[0].Fields()
+	_ = authenticatorMixinFields0
+	authenticatorFields := schema.Authenticator{}.Fields()
+	_ = authenticatorFields
+
+	authenticatorDescVersion := authenticatorMixinFields0[1].Descriptor()
+
+	authenticator.DefaultVersion = authenticatorDescVersion.Default.(int)
+
+	authenticatorDescCreatedAt := authenticatorMixinFields0[2].Descriptor()
+
+	authenticator.DefaultCreatedAt = authenticatorDescCreatedAt.Default.(func() time.Time)
+
+	authenticatorDescUpdatedAt := authenticatorMixinFields0[3].Descriptor()
+
+	authenticator.DefaultUpdatedAt = authenticatorDescUpdatedAt.Default.(func() time.Time)
+
+	authenticator.UpdateDefaultUpdatedAt = authenticatorDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	authenticatorDescLastStep := authenticatorFields[3].Descriptor()
+
+	authenticator.DefaultLastStep = authenticatorDescLastStep.Default.(int)
+
+	authenticatorDescID := authenticatorMixinFields0[0].Descriptor()
+
+	authenticator.DefaultID = authenticatorDescID.Default.(func() uuid.UUID)
+	backupcodeMixin := schema.BackupCode{}.Mixin()
+	backupcodeMixinFields0 := backupcodeMixin[0].Fields()
+	_ = backupcodeMixinFields0
+	backupcodeFields := schema.BackupCode{}.Fields()
+	_ = backupcodeFields
+
+	backupcodeDescVersion := backupcodeMixinFields0[1].Descriptor()
+
+	backupcode.DefaultVersion = backupcodeDescVersion.Default.(int)
+
+	backupcodeDescCreatedAt := backupcodeMixinFields0[2].Descriptor()
+
+	backupcode.DefaultCreatedAt = backupcodeDescCreatedAt.Default.(func() time.Time)
+
+	backupcodeDescUpdatedAt := backupcodeMixinFields0[3].Descriptor()
+
+	backupcode.DefaultUpdatedAt = backupcodeDescUpdatedAt.Default.(func() time.Time)
+
+	backupcode.UpdateDefaultUpdatedAt = backupcodeDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	backupcodeDescID := backupcodeMixinFields0[0].Descriptor()
+
+	backupcode.DefaultID = backupcodeDescID.Default.(func() uuid.UUID)
+	loginattemptMixin := schema.LoginAttempt{}.Mixin()
+	loginattemptMixinFields0 := loginattemptMixin[0].Fields()
+	_ = loginattemptMixinFields0
+	loginattemptFields := schema.LoginAttempt{}.Fields()
+	_ = loginattemptFields
+
+	loginattemptDescVersion := loginattemptMixinFields0[1].Descriptor()
+
+	loginattempt.DefaultVersion = loginattemptDescVersion.Default.(int)
+
+	loginattemptDescCreatedAt := loginattemptMixinFields0[2].Descriptor()
+
+	loginattempt.DefaultCreatedAt = loginattemptDescCreatedAt.Default.(func() time.Time)
+
+	loginattemptDescUpdatedAt := loginattemptMixinFields0[3].Descriptor()
+
+	loginattempt.DefaultUpdatedAt = loginattemptDescUpdatedAt.Default.(func() time.Time)
+
+	loginattempt.UpdateDefaultUpdatedAt = loginattemptDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	loginattemptDescID := loginattemptMixinFields0[0].Descriptor()
+
+	loginattempt.DefaultID = loginattemptDescID.Default.(func() uuid.UUID)
+	loginguardMixin := schema.LoginGuard{}.Mixin()
+	loginguardMixinFields0 := loginguardMixin[0].Fields()
+	_ = loginguardMixinFields0
+	loginguardFields := schema.LoginGuard{}.Fields()
+	_ = loginguardFields
+
+	loginguardDescVersion := loginguardMixinFields0[1].Descriptor()
+
+	loginguard.DefaultVersion = loginguardDescVersion.Default.(int)
+
+	loginguardDescCreatedAt := loginguardMixinFields0[2].Descriptor()
+
+	loginguard.DefaultCreatedAt = loginguardDescCreatedAt.Default.(func() time.Time)
+
+	loginguardDescUpdatedAt := loginguardMixinFields0[3].Descriptor()
+
+	loginguard.DefaultUpdatedAt = loginguardDescUpdatedAt.Default.(func() time.Time)
+
+	loginguard.UpdateDefaultUpdatedAt = loginguardDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	loginguardDescID := loginguardMixinFields0[0].Descriptor()
+
+	loginguard.DefaultID = loginguardDescID.Default.(func() uuid.UUID)
 	messageMixin := schema.Message{}.Mixin()
 	messageMixinFields0 := messageMixin[0].Fields()
 	_ = messageMixinFields0
@@ -54,6 +158,98 @@ func init() {
 	messageDescID := messageMixinFields0[0].Descriptor()
 
 	message.DefaultID = messageDescID.Default.(func() uuid.UUID)
+	onetimetokenMixin := schema.OneTimeToken{}.Mixin()
+	onetimetokenMixinFields0 := onetimetokenMixin[0].Fields()
+	_ = onetimetokenMixinFields0
+	onetimetokenFields := schema.OneTimeToken{}.Fields()
+	_ = onetimetokenFields
+
+	onetimetokenDescVersion := onetimetokenMixinFields0[1].Descriptor()
+
+	onetimetoken.DefaultVersion = onetimetokenDescVersion.Default.(int)
+
+	onetimetokenDescCreatedAt := onetimetokenMixinFields0[2].Descriptor()
+
+	onetimetoken.DefaultCreatedAt = onetimetokenDescCreatedAt.Default.(func() time.Time)
+
+	onetimetokenDescUpdatedAt := onetimetokenMixinFields0[3].Descriptor()
+
+	onetimetoken.DefaultUpdatedAt = onetimetokenDescUpdatedAt.Default.(func() time.Time)
+
+	onetimetoken.UpdateDefaultUpdatedAt = onetimetokenDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	onetimetokenDescID := onetimetokenMixinFields0[0].Descriptor()
+
+	onetimetoken.DefaultID = onetimetokenDescID.Default.(func() uuid.UUID)
+	refreshtokenMixin := schema.RefreshToken{}.Mixin()
+	refreshtokenMixinFields0 := refreshtokenMixin[0].Fields()
+	_ = refreshtokenMixinFields0
+	refreshtokenFields := schema.RefreshToken{}.Fields()
+	_ = refreshtokenFields
+
+	refreshtokenDescVersion := refreshtokenMixinFields0[1].Descriptor()
+
+	refreshtoken.DefaultVersion = refreshtokenDescVersion.Default.(int)
+
+	refreshtokenDescCreatedAt := refreshtokenMixinFields0[2].Descriptor()
+
+	refreshtoken.DefaultCreatedAt = refreshtokenDescCreatedAt.Default.(func() time.Time)
+
+	refreshtokenDescUpdatedAt := refreshtokenMixinFields0[3].Descriptor()
+
+	refreshtoken.DefaultUpdatedAt = refreshtokenDescUpdatedAt.Default.(func() time.Time)
+
+	refreshtoken.UpdateDefaultUpdatedAt = refreshtokenDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	refreshtokenDescID := refreshtokenMixinFields0[0].Descriptor()
+
+	refreshtoken.DefaultID = refreshtokenDescID.Default.(func() uuid.UUID)
+	securityeventMixin := schema.SecurityEvent{}.Mixin()
+	securityeventMixinFields0 := securityeventMixin[0].Fields()
+	_ = securityeventMixinFields0
+	securityeventFields := schema.SecurityEvent{}.Fields()
+	_ = securityeventFields
+
+	securityeventDescVersion := securityeventMixinFields0[1].Descriptor()
+
+	securityevent.DefaultVersion = securityeventDescVersion.Default.(int)
+
+	securityeventDescCreatedAt := securityeventMixinFields0[2].Descriptor()
+
+	securityevent.DefaultCreatedAt = securityeventDescCreatedAt.Default.(func() time.Time)
+
+	securityeventDescUpdatedAt := securityeventMixinFields0[3].Descriptor()
+
+	securityevent.DefaultUpdatedAt = securityeventDescUpdatedAt.Default.(func() time.Time)
+
+	securityevent.UpdateDefaultUpdatedAt = securityeventDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	securityeventDescID := securityeventMixinFields0[0].Descriptor()
+
+	securityevent.DefaultID = securityeventDescID.Default.(func() uuid.UUID)
+	sessionMixin := schema.Session{}.Mixin()
+	sessionMixinFields0 := sessionMixin[0].Fields()
+	_ = sessionMixinFields0
+	sessionFields := schema.Session{}.Fields()
+	_ = sessionFields
+
+	sessionDescVersion := sessionMixinFields0[1].Descriptor()
+
+	session.DefaultVersion = sessionDescVersion.Default.(int)
+
+	sessionDescCreatedAt := sessionMixinFields0[2].Descriptor()
+
+	session.DefaultCreatedAt = sessionDescCreatedAt.Default.(func() time.Time)
+
+	sessionDescUpdatedAt := sessionMixinFields0[3].Descriptor()
+
+	session.DefaultUpdatedAt = sessionDescUpdatedAt.Default.(func() time.Time)
+
+	session.UpdateDefaultUpdatedAt = sessionDescUpdatedAt.UpdateDefault.(func() time.Time)
+
+	sessionDescID := sessionMixinFields0[0].Descriptor()
+
+	session.DefaultID = sessionDescID.Default.(func() uuid.UUID)
 	threadMixin := schema.Thread{}.Mixin()
 	threadMixinFields0 := threadMixin[0].Fields()
 	_ = threadMixinFields0

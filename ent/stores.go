@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"godstack/ent/message"
+	"godstack/ent/securityevent"
 	"godstack/ent/thread"
 	"godstack/ent/user"
 	"godstack/internal/entpgx"
@@ -21,19 +22,21 @@ import (
 
 type Stores struct {
 	*record.Engine
-	Message *record.Store
-	Thread  *record.Store
-	User    *record.Store
+	Message       *record.Store
+	SecurityEvent *record.Store
+	Thread        *record.Store
+	User          *record.Store
 }
 
 func NewStores(c *Client, drv *entpgx.Driver, cfg *record.Config) (*Stores, error) {
 	s := &Stores{
-		Message: newMessageStore(c.config),
-		Thread:  newThreadStore(c.config),
-		User:    newUserStore(c.config),
+		Message:       newMessageStore(c.config),
+		SecurityEvent: newSecurityEventStore(c.config),
+		Thread:        newThreadStore(c.config),
+		User:          newUserStore(c.config),
 	}
 	var err error
-	s.Engine, err = record.NewEngine(drv, []*record.Store{s.Message, s.Thread, s.User}, cfg)
+	s.Engine, err = record.NewEngine(drv, []*record.Store{s.Message, s.SecurityEvent, s.Thread, s.User}, cfg)
 	return s, err
 }
 
@@ -125,6 +128,60 @@ func newMessageStore(c config) *record.Store {
 	})
 }
 
+func (t *SecurityEvent) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
+
+func (t *SecurityEvent) AssignRow(columns []string, targets []any) error {
+	return t.assignValues(columns, targets)
+}
+
+func newSecurityEventStore(c config) *record.Store {
+	return record.NewStore(&record.Entity{
+		Name: "SecurityEvent", Prefix: "security_event", List: "securityEvents", Table: securityevent.Table,
+		Fields: []record.Field{
+			{Name: "id", Column: "id", Go: "ID", Kind: record.UUID, Use: record.InType | record.InFilter},
+			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
+			{Name: "createdAt", Column: "created_at", Go: "CreatedAt", Kind: record.Time, Order: "CREATED_AT", Use: record.InType | record.InFilter},
+			{Name: "updatedAt", Column: "updated_at", Go: "UpdatedAt", Kind: record.Time, Order: "UPDATED_AT", Use: record.InType | record.InFilter},
+			{Name: "name", Column: "name", Go: "Name", Kind: record.String, Order: "NAME", Use: record.InType | record.InFilter},
+			{Name: "severity", Column: "severity", Go: "Severity", Kind: record.Enum, Type: reflect.TypeFor[securityevent.Severity](), Order: "SEVERITY", Use: record.InType | record.InFilter},
+			{Name: "userID", Column: "user_id", Go: "UserID", Kind: record.UUID, Nullable: true, Use: record.InFilter},
+			{Name: "actor", Column: "actor", Go: "Actor", Kind: record.String, Nullable: true, Order: "ACTOR", Use: record.InType | record.InFilter},
+			{Name: "address", Column: "address", Go: "Address", Kind: record.String, Nullable: true, Order: "ADDRESS", Use: record.InType | record.InFilter},
+			{Name: "userAgent", Column: "user_agent", Go: "UserAgent", Kind: record.String, Nullable: true, Order: "USER_AGENT", Use: record.InType | record.InFilter},
+			{Name: "requestID", Column: "request_id", Go: "RequestID", Kind: record.String, Nullable: true, Order: "REQUEST_ID", Use: record.InType | record.InFilter},
+			{Name: "detail", Column: "detail", Go: "Detail", Kind: record.JSON, Type: reflect.TypeFor[map[string]interface{}](), Nullable: true, Use: record.InType},
+		},
+		Edges: []record.Edge{
+			{Name: "user", To: "User", Field: "userID"},
+		},
+		Constraints: map[string]string{
+			"security_events_users_security_events": "user",
+		},
+	}, record.Model{
+		New: func() record.Node { return &SecurityEvent{config: c} },
+		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
+			b := NewSecurityEventClient(c.through(drv)).Create()
+			if err := v.Apply(b.mutation); err != nil {
+				return nil, err
+			}
+			return b.Save(ctx)
+		},
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
+			b := NewSecurityEventClient(c.through(drv)).UpdateOneID(id).Where(securityevent.Version(version))
+			if err := v.Apply(b.mutation); err != nil {
+				return nil, err
+			}
+			t, err := b.Save(ctx)
+			return t, noRow(err)
+		},
+		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
+			return NewSecurityEventClient(c.through(drv)).Delete().Where(securityevent.ID(id), securityevent.Version(version)).Exec(ctx)
+		},
+		Hooked:  func() bool { return len(c.hooks.SecurityEvent) > 0 },
+		Invalid: invalid,
+	})
+}
+
 func (t *Thread) ScanTargets(columns []string) ([]any, error) { return t.scanValues(columns) }
 
 func (t *Thread) AssignRow(columns []string, targets []any) error {
@@ -206,15 +263,19 @@ func newUserStore(c config) *record.Store {
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
 			{Name: "createdAt", Column: "created_at", Go: "CreatedAt", Kind: record.Time, Order: "CREATED_AT", Use: record.InType | record.InFilter},
 			{Name: "updatedAt", Column: "updated_at", Go: "UpdatedAt", Kind: record.Time, Order: "UPDATED_AT", Use: record.InType | record.InFilter},
-			{Name: "email", Column: "email", Go: "Email", Kind: record.String, Order: "EMAIL", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
+			{Name: "email", Column: "email", Go: "Email", Kind: record.String, Order: "EMAIL", Use: record.InType | record.InFilter | record.InCreate},
 			{Name: "username", Column: "username", Go: "Username", Kind: record.String, Order: "USERNAME", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
 			{Name: "name", Column: "name", Go: "Name", Kind: record.String, Order: "NAME", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
 			{Name: "role", Column: "role", Go: "Role", Kind: record.Enum, Type: reflect.TypeFor[user.Role](), Order: "ROLE", Use: record.InType | record.InFilter},
+			{Name: "emailVerifiedAt", Column: "email_verified_at", Go: "EmailVerifiedAt", Kind: record.Time, Nullable: true, Order: "EMAIL_VERIFIED_AT", Use: record.InType | record.InFilter},
+			{Name: "totpConfirmedAt", Column: "totp_confirmed_at", Go: "TotpConfirmedAt", Kind: record.Time, Nullable: true, Order: "TOTP_CONFIRMED_AT", Use: record.InType | record.InFilter},
+			{Name: "passwordHash", Column: "password_hash", Go: "PasswordHash", Kind: record.String, Nullable: true},
 		},
 		Edges: []record.Edge{
 			{Name: "ownedThreads", To: "Thread", From: "owner_id"},
 			{Name: "threads", To: "Thread", Through: "thread_members", From: "user_id", Ref: "thread_id"},
 			{Name: "messages", To: "Message", From: "author_id"},
+			{Name: "securityEvents", To: "SecurityEvent", From: "user_id", Hidden: true},
 		},
 		Constraints: map[string]string{
 			"users_email_key":    "email",

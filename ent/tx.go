@@ -12,7 +12,23 @@ import (
 type Tx struct {
 	config
 
+	Authenticator *AuthenticatorClient
+
+	BackupCode *BackupCodeClient
+
+	LoginAttempt *LoginAttemptClient
+
+	LoginGuard *LoginGuardClient
+
 	Message *MessageClient
+
+	OneTimeToken *OneTimeTokenClient
+
+	RefreshToken *RefreshTokenClient
+
+	SecurityEvent *SecurityEventClient
+
+	Session *SessionClient
 
 	Thread *ThreadClient
 
@@ -103,7 +119,15 @@ func (tx *Tx) Client() *Client {
 }
 
 func (tx *Tx) init() {
+	tx.Authenticator = NewAuthenticatorClient(tx.config)
+	tx.BackupCode = NewBackupCodeClient(tx.config)
+	tx.LoginAttempt = NewLoginAttemptClient(tx.config)
+	tx.LoginGuard = NewLoginGuardClient(tx.config)
 	tx.Message = NewMessageClient(tx.config)
+	tx.OneTimeToken = NewOneTimeTokenClient(tx.config)
+	tx.RefreshToken = NewRefreshTokenClient(tx.config)
+	tx.SecurityEvent = NewSecurityEventClient(tx.config)
+	tx.Session = NewSessionClient(tx.config)
 	tx.Thread = NewThreadClient(tx.config)
 	tx.User = NewUserClient(tx.config)
 }

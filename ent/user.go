@@ -32,6 +32,12 @@ type User struct {
 
 	Role user.Role `json:"role,omitempty"`
 
+	EmailVerifiedAt *time.Time `json:"email_verified_at,omitempty"`
+
+	TotpConfirmedAt *time.Time `json:"totp_confirmed_at,omitempty"`
+
+	PasswordHash *string `json:"-"`
+
 	Edges        UserEdges `json:"edges"`
 	selectValues sql.SelectValues
 }
@@ -43,7 +49,17 @@ type UserEdges struct {
 
 	Messages []*Message `json:"messages,omitempty"`
 
-	loadedTypes [3]bool
+	Sessions []*Session `json:"sessions,omitempty"`
+
+	OneTimeTokens []*OneTimeToken `json:"one_time_tokens,omitempty"`
+
+	Authenticators []*Authenticator `json:"authenticators,omitempty"`
+
+	BackupCodes []*BackupCode `json:"backup_codes,omitempty"`
+
+	SecurityEvents []*SecurityEvent `json:"security_events,omitempty"`
+
+	loadedTypes [8]bool
 }
 
 func (e UserEdges) OwnedThreadsOrErr() ([]*Thread, error) {
@@ -67,15 +83,50 @@ func (e UserEdges) MessagesOrErr() ([]*Message, error) {
 	return nil, &NotLoadedError{edge: "messages"}
 }
 
+func (e UserEdges) SessionsOrErr() ([]*Session, error) {
+	if e.loadedTypes[3] {
+		return e.Sessions, nil
+	}
+	return nil, &NotLoadedError{edge: "sessions"}
+}
+
+func (e UserEdges) OneTimeTokensOrErr() ([]*OneTimeToken, error) {
+	if e.loadedTypes[4] {
+		return e.OneTimeTokens, nil
+	}
+	return nil, &NotLoadedError{edge: "one_time_tokens"}
+}
+
+func (e UserEdges) AuthenticatorsOrErr() ([]*Authenticator, error) {
+	if e.loadedTypes[5] {
+		return e.Authenticators, nil
+	}
+	return nil, &NotLoadedError{edge: "authenticators"}
+}
+
+func (e UserEdges) BackupCodesOrErr() ([]*BackupCode, error) {
+	if e.loadedTypes[6] {
+		return e.BackupCodes, nil
+	}
+	return nil, &NotLoadedError{edge: "backup_codes"}
+}
+
+func (e UserEdges) SecurityEventsOrErr() ([]*SecurityEvent, error) {
+	if e.loadedTypes[7] {
+		return e.SecurityEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "security_events"}
+}
+
 func (*User) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
 		case user.FieldVersion:
 			values[i] = new(sql.NullInt64)
-		case user.FieldEmail, user.FieldUsername, user.FieldName, user.FieldRole:
+		case user.FieldEmail, user.FieldUsername, user.FieldName, user.FieldRole, user.FieldPasswordHash:
 			values[i] = new(sql.NullString)
-		case user.FieldCreatedAt, user.FieldUpdatedAt:
+		case user.FieldCreatedAt, user.FieldUpdatedAt, user.FieldEmailVerifiedAt, user.FieldTotpConfirmedAt:
 			values[i] = new(sql.NullTime)
 		case user.FieldID:
 			values[i] = new(uuid.UUID)
@@ -140,6 +191,27 @@ func (_m *User) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.Role = user.Role(value.String)
 			}
+		case user.FieldEmailVerifiedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field email_verified_at", values[i])
+			} else if value.Valid {
+				_m.EmailVerifiedAt = new(time.Time)
+				*_m.EmailVerifiedAt = value.Time
+			}
+		case user.FieldTotpConfirmedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field totp_confirmed_at", values[i])
+			} else if value.Valid {
+				_m.TotpConfirmedAt = new(time.Time)
+				*_m.TotpConfirmedAt = value.Time
+			}
+		case user.FieldPasswordHash:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field password_hash", values[i])
+			} else if value.Valid {
+				_m.PasswordHash = new(string)
+				*_m.PasswordHash = value.String
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -161,6 +233,26 @@ func (_m *User) QueryThreads() *ThreadQuery {
 
 func (_m *User) QueryMessages() *MessageQuery {
 	return NewUserClient(_m.config).QueryMessages(_m)
+}
+
+func (_m *User) QuerySessions() *SessionQuery {
+	return NewUserClient(_m.config).QuerySessions(_m)
+}
+
+func (_m *User) QueryOneTimeTokens() *OneTimeTokenQuery {
+	return NewUserClient(_m.config).QueryOneTimeTokens(_m)
+}
+
+func (_m *User) QueryAuthenticators() *AuthenticatorQuery {
+	return NewUserClient(_m.config).QueryAuthenticators(_m)
+}
+
+func (_m *User) QueryBackupCodes() *BackupCodeQuery {
+	return NewUserClient(_m.config).QueryBackupCodes(_m)
+}
+
+func (_m *User) QuerySecurityEvents() *SecurityEventQuery {
+	return NewUserClient(_m.config).QuerySecurityEvents(_m)
 }
 
 func (_m *User) Update() *UserUpdateOne {

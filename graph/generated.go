@@ -59,14 +59,17 @@ type QueryResolver interface {
 	Nodes(ctx context.Context, ids []*record.ID) ([]record.Raw, error)
 	Records(ctx context.Context, refs []*record.Ref) (record.Raw, error)
 	Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	SecurityEvents(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
 	Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
 	Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
 	Message(ctx context.Context, id record.ID) (record.Raw, error)
+	SecurityEvent(ctx context.Context, id record.ID) (record.Raw, error)
 	Thread(ctx context.Context, id record.ID) (record.Raw, error)
 	User(ctx context.Context, id record.ID) (record.Raw, error)
 }
 type SubscriptionResolver interface {
 	MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
+	SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
 	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
 	UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
 }
@@ -656,6 +659,74 @@ func (ec *executionContext) field_Query_records_args(ctx context.Context, rawArg
 	return args, nil
 }
 
+func (ec *executionContext) field_Query_securityEvent_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (record.ID, error) {
+			return ec.unmarshalNID2godstackᚋinternalᚋrecordᚐID(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Query_securityEvents_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "orderBy",
+		func(ctx context.Context, v any) ([]*record.Order, error) {
+			return ec.unmarshalOSecurityEventOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["orderBy"] = arg4
+	arg5, err := graphql.ProcessArgField(ctx, rawArgs, "where",
+		func(ctx context.Context, v any) (record.Input, error) {
+			return ec.unmarshalOSecurityEventWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["where"] = arg5
+	return args, nil
+}
+
 func (ec *executionContext) field_Query_thread_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -793,6 +864,28 @@ func (ec *executionContext) field_Query_users_args(ctx context.Context, rawArgs 
 }
 
 func (ec *executionContext) field_Subscription_messageChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (record.ID, error) {
+			return ec.unmarshalNID2godstackᚋinternalᚋrecordᚐID(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "knownVersion",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["knownVersion"] = arg1
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_securityEventChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
@@ -1550,6 +1643,50 @@ func (ec *executionContext) fieldContext_Query_messages(ctx context.Context, fie
 	return fc, nil
 }
 
+func (ec *executionContext) _Query_securityEvents(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_securityEvents(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().SecurityEvents(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNSecurityEventConnection2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Query_securityEvents(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type SecurityEventConnection does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_securityEvents_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Query_threads(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -1676,6 +1813,50 @@ func (ec *executionContext) fieldContext_Query_message(ctx context.Context, fiel
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Query_message_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Query_securityEvent(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_securityEvent(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().SecurityEvent(ctx, fc.Args["id"].(record.ID))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalOSecurityEvent2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Query_securityEvent(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type SecurityEvent does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_securityEvent_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -1884,6 +2065,50 @@ func (ec *executionContext) fieldContext_Subscription_messageChanged(ctx context
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Subscription_messageChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_securityEventChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_securityEventChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().SecurityEventChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNSecurityEventChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_securityEventChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type SecurityEventChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_securityEventChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -3276,6 +3501,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_messages(ctx, field)
 				})
+		case "securityEvents":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_securityEvents(ctx, field)
+				})
 		case "threads":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
 				true, true,
@@ -3293,6 +3524,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, false,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_message(ctx, field)
+				})
+		case "securityEvent":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_securityEvent(ctx, field)
 				})
 		case "thread":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -3352,6 +3589,8 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 	switch fields[0].Name {
 	case "messageChanged":
 		return ec._Subscription_messageChanged(ctx, fields[0])
+	case "securityEventChanged":
+		return ec._Subscription_securityEventChanged(ctx, fields[0])
 	case "threadChanged":
 		return ec._Subscription_threadChanged(ctx, fields[0])
 	case "userChanged":
@@ -3966,6 +4205,48 @@ func (ec *executionContext) unmarshalNRecordRef2ᚖgodstackᚋinternalᚋrecord�
 	return &res, graphql.ErrorOnPath(ctx, err)
 }
 
+func (ec *executionContext) unmarshalNSecurityEventChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, v any) (*record.Event, error) {
+	var res = new(record.Event)
+	err := res.UnmarshalGQLContext(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNSecurityEventChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, sel ast.SelectionSet, v *record.Event) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "SecurityEventChange!")
+		return graphql.Null
+	}
+	return graphql.WrapContextMarshaler(ctx, v)
+}
+
+func (ec *executionContext) unmarshalNSecurityEventConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNSecurityEventConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "SecurityEventConnection!")
+		return graphql.Null
+	}
+	return v
+}
+
+func (ec *executionContext) unmarshalNSecurityEventOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx context.Context, v any) (*record.Order, error) {
+	var res = new(record.Order)
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNSecurityEventOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx context.Context, sel ast.SelectionSet, v *record.Order) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "SecurityEventOrder!")
+		return graphql.Null
+	}
+	return v
+}
+
 func (ec *executionContext) unmarshalNString2string(ctx context.Context, v any) (string, error) {
 	res, err := graphql.UnmarshalString(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -4417,6 +4698,73 @@ func (ec *executionContext) unmarshalONode2godstackᚋinternalᚋrecordᚐRaw(ct
 }
 
 func (ec *executionContext) marshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return v
+}
+
+func (ec *executionContext) unmarshalOSecurityEvent2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOSecurityEvent2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return v
+}
+
+func (ec *executionContext) unmarshalOSecurityEventOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx context.Context, v any) ([]*record.Order, error) {
+	if v == nil {
+		return nil, nil
+	}
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]*record.Order, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNSecurityEventOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalOSecurityEventOrder2ᚕᚖgodstackᚋinternalᚋrecordᚐOrderᚄ(ctx context.Context, sel ast.SelectionSet, v []*record.Order) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	ret := make(graphql.Array, len(v))
+	for i := range v {
+		ret[i] = ec.marshalNSecurityEventOrder2ᚖgodstackᚋinternalᚋrecordᚐOrder(ctx, sel, v[i])
+	}
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) unmarshalOSecurityEventWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx context.Context, v any) (record.Input, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var res record.Input
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOSecurityEventWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx context.Context, sel ast.SelectionSet, v record.Input) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
 	}

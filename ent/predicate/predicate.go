@@ -6,7 +6,23 @@ import (
 	"entgo.io/ent/dialect/sql"
 )
 
+type Authenticator func(*sql.Selector)
+
+type BackupCode func(*sql.Selector)
+
+type LoginAttempt func(*sql.Selector)
+
+type LoginGuard func(*sql.Selector)
+
 type Message func(*sql.Selector)
+
+type OneTimeToken func(*sql.Selector)
+
+type RefreshToken func(*sql.Selector)
+
+type SecurityEvent func(*sql.Selector)
+
+type Session func(*sql.Selector)
 
 type Thread func(*sql.Selector)
 

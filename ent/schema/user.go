@@ -6,13 +6,14 @@ import (
 	"regexp"
 
 	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 
 	"godstack/internal/entity"
 )
 
-// User is a person who uses the application.
+// User is a person who uses the application. internal/auth writes what is read-only here.
 type User struct{ ent.Schema }
 
 // Mixin of User.
@@ -21,13 +22,18 @@ func (User) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
 // Fields of User.
 func (User) Fields() []ent.Field {
 	return []ent.Field{
-		field.String("email").Unique().MaxLen(254).Validate(isAddress),
+		field.String("email").Unique().MaxLen(254).Validate(isAddress).Immutable(),
 		field.String("username").Unique().MaxLen(32).
 			Match(regexp.MustCompile(`^[a-z][a-z0-9_]{1,31}$`)).
 			Comment("2 to 32 lower-case letters, digits and underscores, a letter first."),
 		field.String("name").NotEmpty().MaxLen(100),
 		field.Enum("role").Values("user", "moderator", "admin").Default("user").
 			Annotations(entity.ReadOnly()),
+		field.Time("email_verified_at").Optional().Nillable().Annotations(entity.ReadOnly()),
+		field.Time("totp_confirmed_at").Optional().Nillable().Annotations(entity.ReadOnly()).
+			Comment("Since when signing in takes a second factor."),
+
+		field.String("password_hash").Optional().Nillable().Sensitive(),
 	}
 }
 
@@ -37,6 +43,11 @@ func (User) Edges() []ent.Edge {
 		edge.To("owned_threads", Thread.Type).Annotations(entity.ReadOnly()),
 		edge.From("threads", Thread.Type).Ref("members").Annotations(entity.ReadOnly()),
 		edge.To("messages", Message.Type).Annotations(entity.ReadOnly()),
+		edge.To("sessions", Session.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("one_time_tokens", OneTimeToken.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("authenticators", Authenticator.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("backup_codes", BackupCode.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("security_events", SecurityEvent.Type).Annotations(entity.Hidden(), entsql.OnDelete(entsql.SetNull)),
 	}
 }
 

@@ -30,11 +30,27 @@ const (
 
 	FieldRole = "role"
 
+	FieldEmailVerifiedAt = "email_verified_at"
+
+	FieldTotpConfirmedAt = "totp_confirmed_at"
+
+	FieldPasswordHash = "password_hash"
+
 	EdgeOwnedThreads = "owned_threads"
 
 	EdgeThreads = "threads"
 
 	EdgeMessages = "messages"
+
+	EdgeSessions = "sessions"
+
+	EdgeOneTimeTokens = "one_time_tokens"
+
+	EdgeAuthenticators = "authenticators"
+
+	EdgeBackupCodes = "backup_codes"
+
+	EdgeSecurityEvents = "security_events"
 
 	Table = "users"
 
@@ -53,6 +69,36 @@ const (
 	MessagesInverseTable = "messages"
 
 	MessagesColumn = "author_id"
+
+	SessionsTable = "sessions"
+
+	SessionsInverseTable = "sessions"
+
+	SessionsColumn = "user_id"
+
+	OneTimeTokensTable = "one_time_tokens"
+
+	OneTimeTokensInverseTable = "one_time_tokens"
+
+	OneTimeTokensColumn = "user_id"
+
+	AuthenticatorsTable = "authenticators"
+
+	AuthenticatorsInverseTable = "authenticators"
+
+	AuthenticatorsColumn = "user_id"
+
+	BackupCodesTable = "backup_codes"
+
+	BackupCodesInverseTable = "backup_codes"
+
+	BackupCodesColumn = "user_id"
+
+	SecurityEventsTable = "security_events"
+
+	SecurityEventsInverseTable = "security_events"
+
+	SecurityEventsColumn = "user_id"
 )
 
 var Columns = []string{
@@ -64,6 +110,9 @@ var Columns = []string{
 	FieldUsername,
 	FieldName,
 	FieldRole,
+	FieldEmailVerifiedAt,
+	FieldTotpConfirmedAt,
+	FieldPasswordHash,
 }
 
 var (
@@ -137,5 +186,40 @@ func newMessagesStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(MessagesInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, MessagesTable, MessagesColumn),
+	)
+}
+func newSessionsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(SessionsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, SessionsTable, SessionsColumn),
+	)
+}
+func newOneTimeTokensStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(OneTimeTokensInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, OneTimeTokensTable, OneTimeTokensColumn),
+	)
+}
+func newAuthenticatorsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(AuthenticatorsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, AuthenticatorsTable, AuthenticatorsColumn),
+	)
+}
+func newBackupCodesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(BackupCodesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, BackupCodesTable, BackupCodesColumn),
+	)
+}
+func newSecurityEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(SecurityEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, SecurityEventsTable, SecurityEventsColumn),
 	)
 }

@@ -166,7 +166,7 @@ func tracked(g *gen.Graph) ([]track, error) {
 			}
 		}
 		out = append(out, track{n.Table(), fmt.Sprintf("changelog_track('%s', '%s', '{%s}', %t)", n.Table(), snake(n.Name),
-			strings.Join(secret, ","), !a.Internal)})
+			strings.Join(secret, ","), !a.Internal || a.Logged)})
 		for _, d := range n.Edges {
 			if a.Internal || !d.M2M() || d.IsInverse() {
 				continue

@@ -45,12 +45,14 @@ const (
 type Annotation struct {
 	Mixin      bool        `json:"mixin,omitempty"`      // entity: it has the Mixin
 	Internal   bool        `json:"internal,omitempty"`   // entity: not in the API
+	Logged     bool        `json:"logged,omitempty"`     // entity: in the change log although it is internal
 	Quiet      bool        `json:"quiet,omitempty"`      // entity: no subscription
 	Operations []Operation `json:"operations,omitempty"` // entity: the mutations there are
 	Restricted bool        `json:"restricted,omitempty"` // entity: Operations is meant, also when empty
 	Hidden     bool        `json:"hidden,omitempty"`     // field, edge: not in the API
 	ReadOnly   bool        `json:"readOnly,omitempty"`   // field, edge: in no input
 	Viewer     bool        `json:"viewer,omitempty"`     // edge: the viewer on create, in no input
+	ReadableBy *Rule       `json:"readableBy,omitempty"` // field: who reads it
 }
 
 // Name is the key under which ent keeps the annotation.
@@ -64,10 +66,14 @@ func (a Annotation) Merge(other schema.Annotation) schema.Annotation {
 	}
 	a.Mixin = a.Mixin || b.Mixin
 	a.Internal = a.Internal || b.Internal
+	a.Logged = a.Logged || b.Logged
 	a.Quiet = a.Quiet || b.Quiet
 	a.Hidden = a.Hidden || b.Hidden
 	a.ReadOnly = a.ReadOnly || b.ReadOnly
 	a.Viewer = a.Viewer || b.Viewer
+	if b.ReadableBy != nil {
+		a.ReadableBy = b.ReadableBy
+	}
 	if b.Restricted {
 		a.Restricted, a.Operations = true, b.Operations
 	}
@@ -96,8 +102,11 @@ func (a Annotation) Allows(op Operation) bool {
 }
 
 // Internal keeps an entity out of the API: it has models, a table and versions, and no GraphQL types. Its
-// changes are not logged.
+// changes are not logged, unless it is Logged.
 func Internal() Annotation { return Annotation{Internal: true} }
+
+// Logged writes the changes of an internal entity to the change log, for the program itself to follow them.
+func Logged() Annotation { return Annotation{Logged: true} }
 
 // NoSubscription leaves an entity's subscription fields out.
 func NoSubscription() Annotation { return Annotation{Quiet: true} }

@@ -1,19 +1,36 @@
-// Package viewer says who asks.
+// Package viewer says who asks: the [Viewer], a signed-in user, and the [Client], the program on the other side.
 //
-// The transport puts a [Viewer] into a request's context once, before GraphQL begins; everything behind it
-// reads the viewer from there. It is a leaf: it imports nothing of ours, and everybody may import it.
+// The transport puts both into a request's context once, before GraphQL begins; everything behind it
+// reads them from there. It is a leaf: it imports nothing of ours, and everybody may import it.
 package viewer
 
 import (
 	"context"
+	"slices"
 
 	"github.com/google/uuid"
 )
 
+// The roles. Each implies those before it.
+const (
+	User      = "user"
+	Moderator = "moderator"
+	Admin     = "admin"
+)
+
+var roles = []string{User, Moderator, Admin}
+
 // Viewer is the user on whose behalf a request runs.
 type Viewer struct {
-	ID   uuid.UUID // of the user record
-	Role string    // "user", "moderator" or "admin"
+	ID      uuid.UUID // of the user record
+	Role    string    // User, Moderator or Admin
+	Session uuid.UUID // of the session; uuid.Nil where there is none, as on the command line
+}
+
+// Is reports whether the viewer has a role, or one that implies it. Nobody has an unknown one.
+func (v Viewer) Is(role string) bool {
+	i := slices.Index(roles, role)
+	return i >= 0 && slices.Index(roles, v.Role) >= i
 }
 
 type key struct{}
