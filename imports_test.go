@@ -21,6 +21,7 @@ const module = "godstack/"
 var mayImport = map[string][]string{
 	"internal/entity":    {},
 	"internal/viewer":    {},
+	"internal/ratelimit": {},
 	"internal/changelog": {},
 	"internal/entpgx":    {},
 	"internal/devdb":     {},
@@ -31,7 +32,7 @@ var mayImport = map[string][]string{
 	"ent/schema":      {"internal/entity"},
 	"ent/":            {"ent/", "internal/entity", "internal/entpgx", "internal/record"},
 	"graph":           {"ent/", "internal/record", "internal/viewer"},
-	"internal/server": {"internal/viewer", "internal/record"},
+	"internal/server": {"internal/viewer", "internal/record", "internal/ratelimit"},
 	"internal/app": {
 		"ent", "graph", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/record",
 		"internal/server", "internal/viewer", "migrations", "web",

@@ -19,6 +19,11 @@ func (r *queryResolver) Records(ctx context.Context, refs []*record.Ref) (record
 	return record.Records(ctx, r.Stores.Engine, refs)
 }
 
+// AuthPayload returns the resolvers of AuthPayload.
+func (r *Resolver) AuthPayload() AuthPayloadResolver { return &authPayloadResolver{r} }
+
+type authPayloadResolver struct{ *Resolver }
+
 // Mutation returns the resolvers of Mutation.
 func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
 

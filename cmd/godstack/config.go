@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"godstack/internal/app"
+	"godstack/internal/auth"
+	"godstack/internal/server"
 )
 
 // config is the environment. Each variable is documented in .env.example.
@@ -22,6 +25,14 @@ type config struct {
 	PublicURL   origin      `env:"PUBLIC_URL"`
 	Env         environment `env:"ENV"          envDefault:"development"`
 	LogLevel    level       `env:"LOG_LEVEL"    envDefault:"info"`
+
+	JWTKeys        string    `env:"JWT_KEYS"`
+	SecretKeys     string    `env:"SECRET_KEYS"`
+	TokenStorage   storage   `env:"AUTH_TOKEN_STORAGE" envDefault:"header"`
+	VerifyEmail    verify    `env:"AUTH_VERIFY_EMAIL"`
+	AllowedOrigins []origin  `env:"ALLOWED_ORIGINS"`
+	TrustedProxies []network `env:"TRUSTED_PROXIES"`
+	RedisURL       string    `env:"REDIS_URL"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
@@ -56,11 +67,26 @@ func explain(err error) error {
 }
 
 func (c config) app(log *slog.Logger) app.Config {
+	var (
+		origins []string
+		proxies []netip.Prefix
+	)
+	for _, o := range c.AllowedOrigins {
+		origins = append(origins, string(o))
+	}
+	for _, p := range c.TrustedProxies {
+		proxies = append(proxies, netip.Prefix(p))
+	}
 	return app.Config{
 		DatabaseURL: c.DatabaseURL,
 		Addr:        string(c.Addr),
 		PublicURL:   string(c.PublicURL),
 		Development: c.Env == development,
+		JWTKeys:     c.JWTKeys,
+		SecretKeys:  c.SecretKeys,
+		Auth:        auth.Config{Storage: auth.TokenStorage(c.TokenStorage), VerifyEmail: auth.Verification(c.VerifyEmail)},
+		RedisURL:    c.RedisURL,
+		Server:      server.Config{Origins: origins, TrustedProxies: proxies},
 		Logger:      log,
 	}
 }
@@ -79,6 +105,43 @@ func (e *environment) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%q is neither %s nor %s", text, development, production)
+}
+
+// storage is where clients keep their tokens.
+type storage auth.TokenStorage
+
+func (s *storage) UnmarshalText(text []byte) error {
+	switch *s = storage(text); auth.TokenStorage(*s) {
+	case auth.InHeader, auth.InCookie, auth.InBoth:
+		return nil
+	}
+	return fmt.Errorf("%q is none of header, cookie and both", text)
+}
+
+// verify says whether an address has to be confirmed.
+type verify auth.Verification
+
+func (v *verify) UnmarshalText(text []byte) error {
+	switch *v = verify(text); auth.Verification(*v) {
+	case auth.VerifyRequired, auth.VerifyOptional:
+		return nil
+	}
+	return fmt.Errorf("%q is neither required nor optional", text)
+}
+
+// network is a range of addresses, or one address.
+type network netip.Prefix
+
+func (n *network) UnmarshalText(text []byte) error {
+	p, err := netip.ParsePrefix(string(text))
+	if a, err2 := netip.ParseAddr(string(text)); err2 == nil {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no network such as 10.0.0.0/8", text)
+	}
+	*n = network(p.Masked())
+	return nil
 }
 
 // level is the least severity that is logged.

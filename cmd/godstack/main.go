@@ -1,21 +1,26 @@
-// Command godstack is the program: it serves, migrates and seeds.
+// Command godstack is the program: it serves, migrates, seeds and makes accounts.
 //
 // It is the only place that reads flags and the environment; app does the rest.
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"godstack/internal/app"
+	"godstack/internal/auth"
+	"godstack/internal/viewer"
 )
 
 func main() {
@@ -73,6 +78,7 @@ func command(environ []string) *cobra.Command {
 	serve.Flags().BoolVar(&seed, "seed", false, "fill an empty database with demonstration data first (development)")
 	root.AddCommand(
 		serve,
+		userCommand(configured),
 		&cobra.Command{
 			Use:   "migrate",
 			Short: "Bring the database's schema up to date",
@@ -105,9 +111,52 @@ func command(environ []string) *cobra.Command {
 	return root
 }
 
+// userCommand is the command that makes accounts.
+func userCommand(configured func(func(*cobra.Command, app.Config) error) func(*cobra.Command, []string) error) *cobra.Command {
+	var (
+		u     app.NewUser
+		admin bool
+	)
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "Create an account; the password is the first line of the standard input",
+		Args:  cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+			line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1<<10)).ReadString('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read password: %w", err)
+			}
+			if u.Password = strings.TrimRight(line, "\r\n"); u.Password == "" {
+				return errors.New("the standard input has no password")
+			}
+			if admin {
+				u.Role = viewer.Admin
+			}
+			id, err := app.CreateUser(cmd.Context(), cfg, u)
+			if err != nil {
+				return err
+			}
+			cmd.Println(id)
+			return nil
+		}),
+	}
+	create.Flags().StringVar(&u.Email, "email", "", "mail address")
+	create.Flags().StringVar(&u.Username, "username", "", "user name, to sign in with as well")
+	create.Flags().StringVar(&u.Name, "name", "", "name to show; the user name by default")
+	create.Flags().BoolVar(&admin, "admin", false, "make an administrator")
+	for _, name := range []string{"email", "username"} {
+		if err := create.MarkFlagRequired(name); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
+	user := &cobra.Command{Use: "user", Short: "Manage accounts"}
+	user.AddCommand(create)
+	return user
+}
+
 // newLogger logs for people in development and for machines in production.
 func newLogger(cfg config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: slog.Level(cfg.LogLevel)}
+	opts := &slog.HandlerOptions{Level: slog.Level(cfg.LogLevel), ReplaceAttr: auth.Redact}
 	if cfg.Env == production {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}

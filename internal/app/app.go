@@ -5,8 +5,8 @@
 //   - [Start] returns a program that answers, or an error after which nothing is left running.
 //   - Parts end in the reverse of the order they began in: HTTP, background services, the pool, the private
 //     database. Where one part fails, all end, and [App.Wait] says which.
-//   - In production nobody is signed in by a header, introspection is off, and a database whose schema is older
-//     than the program is refused.
+//   - In production introspection is off, keys must be given and strong, and a database whose schema is older than
+//     the program is refused.
 //
 // It may import everything but cmd, codegen, dbtest and bench; only cmd, bench and end-to-end tests import it.
 package app
@@ -18,9 +18,13 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"godstack/internal/auth"
+	"godstack/internal/mail"
+	"godstack/internal/record"
 	"godstack/internal/server"
 	"godstack/web"
 )
@@ -36,13 +40,27 @@ type Config struct {
 	Addr string
 	// PublicURL is where browsers find the program, such as https://example.com. Default: Addr by http.
 	PublicURL string
-	// Development migrates at the start, allows introspection and takes the header X-Dev-User for a sign-in.
+	// Development migrates at the start, allows introspection, makes keys of its own and shows all mail at /mailbox.
 	Development bool
+	// JWTKeys sign access tokens, SecretKeys are for all other secrets, in the forms of [auth.ParseKeys] and
+	// [auth.ParseSecrets]. All nodes have the same. Required in production.
+	JWTKeys, SecretKeys string
+	// Auth tunes the accounts. Its PublicURL is set from the field above; VerifyEmail is optional by default in development.
+	Auth auth.Config
+	// Passwords tunes how passwords are hashed. Nil: the defaults.
+	Passwords *auth.PasswordConfig
+	// RedisURL is where nodes count what clients do, as redis://localhost:6379/0. Empty: in Postgres.
+	RedisURL string
+	// Rules are the custom access rules that entities name.
+	Rules map[string]record.CustomRule
+	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
+	Unrestricted bool
 	// Seed fills a database without users with demonstration data before [Start] returns. In development only.
 	Seed bool
 	// Logger takes all logs. Nil: none.
 	Logger *slog.Logger
-	// Server tunes limits and timeouts; Introspection and Origins are set from the fields above.
+	// Server tunes limits and timeouts. Introspection, Cookies and Secure are set from the fields above, and PublicURL joins
+	// Origins.
 	Server server.Config
 }
 
@@ -63,15 +81,18 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Server.Introspection = c.Development
+	c.Server.Cookies = c.Auth.Storage == auth.InCookie || c.Auth.Storage == auth.InBoth
+	c.Server.Secure = strings.HasPrefix(c.PublicURL, "https:")
 	if c.PublicURL != "" {
 		c.Server.Origins = append(slices.Clip(c.Server.Origins), c.PublicURL)
 	}
-	return c, nil
+	return c.withSecrets()
 }
 
 // App is a running program.
 type App struct {
 	url  string
+	mail *mail.Recorder
 	stop context.CancelFunc
 	done chan struct{} // closed when everything has ended
 	err  error         // valid after done
@@ -110,18 +131,29 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		}
 	}()
 	if cfg.Seed {
-		if err := seed(ctx, db.pool); err != nil {
+		if err := seed(ctx, cfg, db.pool); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.PublicURL == "" {
+		cfg.PublicURL = localURL(ln.Addr())
 	}
 	core, err := newCore(cfg, db.pool)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, core.close())
+		}
+	}()
 	srv, err := server.New(server.Deps{
 		Schema:     core.schema,
 		Extensions: core.extensions,
-		Viewer:     viewers(cfg, db.pool),
+		Viewer:     core.accounts.Viewer,
+		Watch:      core.accounts.watch,
+		Limit:      core.accounts.take,
+		Routes:     core.accounts.routes(cfg),
 		Ready: func(ctx context.Context) error {
 			if err := db.ready(ctx); err != nil {
 				return err
@@ -135,16 +167,13 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	a := &App{url: cfg.PublicURL, done: make(chan struct{})}
-	if a.url == "" {
-		a.url = localURL(ln.Addr())
-	}
+	a := &App{url: cfg.PublicURL, mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(a.done)
 		defer a.stop()
 		err := run(ctx, srv, ln, append(core.services, db.watch()...))
-		a.err = errors.Join(err, db.close(ctx))
+		a.err = errors.Join(err, core.close(), db.close(ctx))
 	}()
 	return a, nil
 }
@@ -183,6 +212,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 // URL is where the program is found, without a slash at the end.
 func (a *App) URL() string { return a.url }
+
+// Mail is what was mailed.
+func (a *App) Mail() *mail.Recorder { return a.mail }
 
 // Wait returns when everything has ended: nil after a stop that was asked for, else what failed.
 func (a *App) Wait() error {

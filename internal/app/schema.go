@@ -10,6 +10,7 @@ import (
 
 	"godstack/ent"
 	"godstack/graph"
+	"godstack/internal/auth"
 	"godstack/internal/changelog"
 	"godstack/internal/entpgx"
 	"godstack/internal/record"
@@ -21,35 +22,49 @@ type core struct {
 	extensions []graphql.HandlerExtension
 	services   []service // that deliver changes
 	tailer     *changelog.Tailer
+	accounts   *accounts
 }
 
 // newCore builds everything between the pool and the GraphQL schema.
-func newCore(cfg Config, pool *pgxpool.Pool) (*core, error) {
+func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 	c := &core{}
 	drv := entpgx.Open(pool)
 	client := ent.NewClient(ent.Driver(drv))
 	stores, err := ent.NewStores(client, drv, &record.Config{
 		Committed: func() { c.tailer.Wake() },
 		Watching:  func(n int) { c.tailer.Interest(n) },
-		Logger:    cfg.Logger,
+		Rules:        cfg.Rules,
+		Unrestricted: cfg.Unrestricted,
+		Logger:       cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build stores: %w", err)
 	}
-	c.tailer, err = changelog.NewTailer(pool.Config().ConnConfig, stores.Deliver, &changelog.Config{Logger: cfg.Logger})
+	deliver := func(ctx context.Context, b changelog.Batch) {
+		c.accounts.Deliver(ctx, b) // first: who is signed out is not sent what follows
+		stores.Deliver(ctx, b)
+	}
+	c.tailer, err = changelog.NewTailer(pool.Config().ConnConfig, deliver, &changelog.Config{Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}
-	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores}})
-	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine}}
+	c.accounts, err = newAccounts(cfg, pool, c.tailer.Lag, func() { c.tailer.Wake() })
+	if err != nil {
+		return nil, err
+	}
+	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores, Auth: c.accounts.Service}})
+	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine, Alone: auth.MutationFields}}
 	c.services = []service{
 		{"change log", c.tailer.Run},
 		{"change log retention", func(ctx context.Context) error {
 			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
 		}},
+		{"accounts' clean-up", c.accounts.RunCleanup},
 	}
 	return c, nil
 }
+
+func (c *core) close() error { return c.accounts.close() }
 
 // ready is the readiness check of what delivers changes: a node that does not read the log leaves its subscribers in
 // the dark.

@@ -10,7 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"godstack/internal/auth"
 	"godstack/internal/entity"
+	"godstack/internal/viewer"
 )
 
 // How much demonstration data there is.
@@ -33,20 +35,38 @@ func Seed(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.close(ctx)) }()
-	return seed(ctx, db.pool)
+	return seed(ctx, cfg, db.pool)
 }
 
+// SeedPassword is that of all users of the demonstration data. The first of them, ada, is an administrator.
+const SeedPassword = "correct-horse-battery"
+
 // seed writes the data in one transaction. It is the same each time, but for the ids and the times.
-func seed(ctx context.Context, pool *pgxpool.Pool) error {
+func seed(ctx context.Context, cfg Config, pool *pgxpool.Pool) error {
+	passwords, err := auth.NewPasswords(cfg.Passwords)
+	if err != nil {
+		return err
+	}
+	// One for all: hashing is made to be slow.
+	hash, err := passwords.Hash(ctx, SeedPassword)
+	if err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		var there bool
 		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM users)`).Scan(&there); err != nil || there {
 			return err
 		}
 		r := rand.New(rand.NewPCG(1, 2))
-		users, err := copyRows(ctx, tx, "users", []string{"email", "username", "name"}, seedUsers, func(i int) []any {
-			name := seedNames[i]
-			return []any{name + "@example.com", name, string(name[0]-32) + name[1:]}
+		users, err := copyRows(ctx, tx, "users", []string{"email", "username", "name", "role", "password_hash", "email_verified_at"}, seedUsers, func(i int) []any {
+			name, role := seedNames[i], viewer.User
+			switch i {
+			case 0:
+				role = viewer.Admin
+			case 1:
+				role = viewer.Moderator
+			}
+			return []any{name + "@example.com", name, string(name[0]-32) + name[1:], role, hash, entity.Now()}
 		})
 		if err != nil {
 			return err

@@ -9,11 +9,19 @@
 //   - No document is validated that is longer, and none is executed that is deeper, wider or costlier, than
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread.
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
-//   - The viewer of a socket is found by the function that finds the viewer of a request.
+//   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with
+//     4403 when the session ends that it was opened for; nothing is sent or executed from then on.
+//   - The [viewer.Client] is in the context before anybody is asked for the viewer. Its address is the peer's, or the
+//     one that trusted proxies name, never one that a client made up.
+//   - Where a cookie can sign in, no request of another origin is executed that may change something, unless the
+//     origin is in Config.Origins; GET never changes anything. Sockets are held to the same in any case.
+//   - Pages of other origins read nothing unless they are in Config.Origins, and every answer has headers that keep
+//     browsers from guessing types, framing, embedding and storing it.
+//   - The access log has no query string, no body, and no header but the request id.
 //   - A panic ends the request it happened in, and nothing else.
 //   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
 //     closed.
 //
-// It may import viewer and record's error codes. It knows no entity and no generated code, so that tests
+// It may import viewer, ratelimit and record's error codes. It knows no entity and no generated code, so that tests
 // drive it with a schema written by hand.
 package server

@@ -28,7 +28,8 @@ func init() {
 	// its code is registered, and past the error presenter, without a request id, if it is not.
 	for _, code := range []record.Code{
 		record.Unauthenticated, record.Forbidden, record.NotFound, record.Conflict, record.AlreadyExists,
-		record.BadUserInput, record.TooComplex, record.Unavailable, record.Internal,
+		record.BadUserInput, record.AccountLocked, record.RateLimited, record.CSRFRejected, record.TooComplex,
+		record.Unavailable, record.Internal,
 	} {
 		errcode.RegisterErrorType(string(code), errcode.KindProtocol)
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"godstack/internal/record"
-	"godstack/internal/viewer"
 )
 
 // The media types of answers.
@@ -41,13 +40,14 @@ func (httpTransport) Supports(r *http.Request) bool { return !isSocket(r) }
 
 func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	w.Header().Set("Content-Type", typeJSON)
+	w.Header()["Cache-Control"] = noStore
 	contentType, ok := negotiate(r.Header.Get("Accept"))
 	if !ok {
 		t.refuse(w, r, http.StatusNotAcceptable, badRequest("answers are %s or %s", typeResponse, typeJSON))
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Vary", "Accept")
+	w.Header().Add("Vary", "Accept")
 
 	params, status, bad := t.params(w, r)
 	if bad != nil {
@@ -56,14 +56,19 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), t.cfg.OperationTimeout)
 	defer cancel()
-	v, signedIn, err := t.deps.Viewer(ctx, r.Header)
+	ctx, _, signedIn, err := t.signIn(ctx, r.Header.Get("Authorization"))
 	if err != nil {
 		t.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return
 	}
-	if signedIn {
-		ctx = viewer.NewContext(ctx, v)
-		requestFrom(ctx).user = v.ID
+	if r.Method == http.MethodGet {
+		// Nobody's answers are public, and a cache tells them from somebody's.
+		w.Header().Add("Vary", "Authorization, Cookie")
+		if signedIn {
+			w.Header()["Cache-Control"] = privateNoStore
+		} else {
+			w.Header().Del("Cache-Control")
+		}
 	}
 
 	op, errs := exec.CreateOperationContext(ctx, params)

@@ -12,11 +12,13 @@ import (
 	"github.com/google/uuid"
 
 	"godstack/internal/record"
+	"godstack/internal/viewer"
 )
 
-// request is what the log says about a request. The goroutine that serves it writes it, and no other.
+// request is what is known about a request: who sent it, and what the log says. The goroutine that serves it writes
+// it, and no other.
 type request struct {
-	id        string
+	client    viewer.Client
 	operation string
 	user      uuid.UUID
 }
@@ -32,7 +34,7 @@ func requestFrom(ctx context.Context) *request {
 
 // RequestID returns the id of the request that ctx belongs to, or "" outside of requests. All operations of a
 // socket share the id of the request that opened it.
-func RequestID(ctx context.Context) string { return requestFrom(ctx).id }
+func RequestID(ctx context.Context) string { return requestFrom(ctx).client.RequestID }
 
 // requestIDHeader names the header in requests and answers.
 const requestIDHeader = "X-Request-Id"
@@ -40,23 +42,27 @@ const requestIDHeader = "X-Request-Id"
 // saneID is what is taken over from a client or a proxy: short, and harmless in a log.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// ServeHTTP gives the request an id, answers it, and writes the access log.
+// ServeHTTP gives the request an id, answers it, and writes the access log, which has neither the query string nor
+// anything of a header or a body but the id and the operation's name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	info := &request{id: r.Header.Get(requestIDHeader)}
-	if !saneID.MatchString(info.id) {
-		info.id = rand.Text()
+	id := r.Header.Get(requestIDHeader)
+	if !saneID.MatchString(id) {
+		id = rand.Text()
 	}
-	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, info))
+	info := &request{client: viewer.Client{RequestID: id}}
+	s.describe(&info.client, r)
+	info.client.SetAnswer(w.Header())
+	r = r.WithContext(viewer.WithClient(context.WithValue(r.Context(), requestKey{}, info), &info.client))
 	out := &recorder{ResponseWriter: w}
-	out.Header().Set(requestIDHeader, info.id)
-	out.Header().Set("X-Content-Type-Options", "nosniff")
+	setHeaders(out.Header(), s.headers)
+	out.Header().Set(requestIDHeader, id)
 
 	start := time.Now()
 	defer func() {
 		v := recover()
 		aborted := v == http.ErrAbortHandler //nolint:errorlint // net/http compares so as well
 		if v != nil && !aborted {
-			s.log.ErrorContext(r.Context(), "panic", "requestId", info.id, "error", v, "stack", string(debug.Stack()))
+			s.log.ErrorContext(r.Context(), "panic", "requestId", id, "error", v, "stack", string(debug.Stack()))
 			if out.status == 0 {
 				s.refuse(out, r, http.StatusInternalServerError, internal(nil))
 			}
@@ -66,7 +72,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(v)
 		}
 	}()
-	s.mux.ServeHTTP(out, r)
+	if !s.crossOrigin(out, r) {
+		s.mux.ServeHTTP(out, r)
+	}
 }
 
 func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took time.Duration) {
@@ -79,7 +87,7 @@ func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took t
 		slog.String("path", r.URL.Path),
 		slog.Int("status", out.code()),
 		slog.Duration("duration", took),
-		slog.String("requestId", info.id),
+		slog.String("requestId", info.client.RequestID),
 	}
 	if info.operation != "" {
 		attrs = append(attrs, slog.String("operation", info.operation))
@@ -123,8 +131,10 @@ func statusOf(code record.Code) int {
 	switch code {
 	case record.Unauthenticated:
 		return http.StatusUnauthorized
-	case record.Forbidden:
+	case record.Forbidden, record.CSRFRejected, record.AccountLocked:
 		return http.StatusForbidden
+	case record.RateLimited:
+		return http.StatusTooManyRequests
 	case record.Unavailable:
 		return http.StatusServiceUnavailable
 	case record.Internal:

@@ -8,8 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,19 +17,21 @@ import (
 	"github.com/99designs/gqlgen/graphql/handler/lru"
 	"github.com/vektah/gqlparser/v2/ast"
 
+	"godstack/internal/ratelimit"
 	"godstack/internal/viewer"
 )
 
-// Credentials looks up what a client presented to say who it is. Names are those of HTTP headers, in any
-// case; a missing one is "". Over a socket a key of connection_init's payload comes before the header of the
-// same name.
-type Credentials interface {
-	Get(name string) string
-}
+// ViewerFunc tells who asks. authorization is the header of that name, or, over a socket, the key of connection_init's
+// payload, then the header of the upgrade; "" where there is none. Cookies are in [viewer.ClientOf]. ok is false where
+// nobody is signed in, which is no error; an error refuses the request or the connection.
+type ViewerFunc func(ctx context.Context, authorization string) (v viewer.Viewer, ok bool, err error)
 
-// ViewerFunc tells who asks. ok is false where nobody is signed in, which is no error; an error refuses the
-// request or the connection.
-type ViewerFunc func(ctx context.Context, c Credentials) (v viewer.Viewer, ok bool, err error)
+// WatchFunc watches a viewer's session on behalf of a socket: revoked is closed when the session ends, and is closed
+// from the start where it has ended since the viewer was asked for. The caller calls stop when the socket is closed.
+type WatchFunc func(v viewer.Viewer) (revoked <-chan struct{}, stop func())
+
+// LimitFunc counts a request of an address. Where it returns an error, the request passes.
+type LimitFunc func(ctx context.Context, address netip.Addr) (ratelimit.Result, error)
 
 // Deps are the parts that a server stands on.
 type Deps struct {
@@ -40,6 +41,14 @@ type Deps struct {
 	Extensions []graphql.HandlerExtension
 	// Viewer is asked once a request, and once a socket when it is initialised. Nil: nobody is signed in.
 	Viewer ViewerFunc
+	// Watch ends the sockets of sessions that end. Nil: they last as long as they like.
+	Watch WatchFunc
+	// Limit counts requests to GraphQL and to Routes, and upgrades to sockets. Nil: there is no limit.
+	Limit LimitFunc
+	// Routes are handlers besides GraphQL, by the pattern to mount them at. They run with the client and, where
+	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
+	// panics where a pattern is wrong or taken, as [http.ServeMux] does.
+	Routes map[string]http.Handler
 	// Ready returns what keeps the program from serving. Its text is answered to whoever asks /readyz, so it
 	// names the part and no secret. Nil: always ready.
 	Ready func(ctx context.Context) error
@@ -53,8 +62,17 @@ type Deps struct {
 type Config struct {
 	// Introspection allows __schema and __type, and suggestions in the messages of validation.
 	Introspection bool
-	// Origins, such as https://example.com, may open sockets besides the page's own host.
+	// Origins, such as https://example.com, are those whose pages may send requests, read the answers and open
+	// sockets, besides the page's own host. PUBLIC_URL belongs here where a proxy changes the Host header.
 	Origins []string
+	// Cookies says that a cookie can sign in: a browser then sends it whatever page makes the request, so that
+	// requests of other origins that may change something are refused, and those of Origins may carry it.
+	Cookies bool
+	// Secure says that browsers reach the server by https alone. They are told to keep to it for two years.
+	Secure bool
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Where there are any, the peers
+	// of a Unix socket are proxies too.
+	TrustedProxies []netip.Prefix
 	// Limits of documents and bodies.
 	Limits Limits
 	// OperationTimeout bounds one operation over HTTP. Default 30 s.
@@ -68,9 +86,9 @@ func (c *Config) withDefaults() (Config, error) {
 	if c != nil {
 		cfg = *c
 	}
-	for _, o := range cfg.Origins {
-		if u, err := url.Parse(o); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
-			return cfg, fmt.Errorf("server: Origins: %q is not an origin such as https://example.com", o)
+	for _, p := range cfg.TrustedProxies {
+		if !p.IsValid() {
+			return cfg, errors.New("server: TrustedProxies: a prefix is not valid")
 		}
 	}
 	if cfg.OperationTimeout < 0 || cfg.ShutdownTimeout < 0 {
@@ -94,6 +112,10 @@ type Server struct {
 	log  *slog.Logger
 	mux  *http.ServeMux
 
+	headers []headerLine                // of every answer
+	origins map[string]bool             // Config.Origins
+	csrf    *http.CrossOriginProtection // nil without cookies
+
 	draining context.Context // done when sockets are to close
 	drain    context.CancelFunc
 	sockets  sync.WaitGroup // http.Server forgets hijacked connections; this does not
@@ -105,7 +127,7 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 		return nil, errors.New("server: Schema is missing")
 	}
 	if deps.Viewer == nil {
-		deps.Viewer = func(context.Context, Credentials) (viewer.Viewer, bool, error) { return viewer.Viewer{}, false, nil }
+		deps.Viewer = func(context.Context, string) (viewer.Viewer, bool, error) { return viewer.Viewer{}, false, nil }
 	}
 	if deps.Ready == nil {
 		deps.Ready = func(context.Context) error { return nil }
@@ -117,10 +139,16 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux()}
+	s := &Server{deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure)}
+	if err := s.setOrigins(); err != nil {
+		return nil, err
+	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 
-	s.mux.Handle("/graphql", s.graphql())
+	s.mux.Handle("/graphql", s.limited(s.graphql()))
+	for pattern, h := range deps.Routes {
+		s.mux.Handle(pattern, s.limited(s.route(h)))
+	}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	if deps.Playground != nil {
@@ -225,19 +253,4 @@ func (s *Server) waitForSockets(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// sameOrigin reports whether the page that sent r, if it was one, is ours.
-func (s *Server) sameOrigin(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true // not a browser
-	}
-	for _, o := range s.cfg.Origins {
-		if strings.EqualFold(o, origin) {
-			return true
-		}
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }

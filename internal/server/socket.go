@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -45,14 +47,17 @@ func (t socketTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql
 	}
 	t.sockets.Add(1)
 	defer t.sockets.Done()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(t.draining, cancel)()
+	client := viewer.ClientOf(r.Context())
+	client.Socket = true
+	client.SetAnswer(nil)
+	ctx, end := context.WithCancelCause(r.Context())
+	defer end(nil)
+	defer context.AfterFunc(t.draining, func() { end(nil) })()
 
 	transport.Websocket{
-		Implementation: upgrade{},
+		Implementation: upgrade{ctx},
 		InitFunc: func(ctx context.Context, payload transport.InitPayload) (context.Context, *transport.InitPayload, error) {
-			return t.connect(ctx, presented{payload, r.Header})
+			return t.connect(ctx, end, presented(payload, r.Header))
 		},
 		InitTimeout:      10 * time.Second,
 		PingPongInterval: 30 * time.Second,
@@ -63,9 +68,9 @@ func (t socketTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql
 	}.Do(w, r.WithContext(ctx), exec)
 }
 
-// connect signs a socket in.
-func (t socketTransport) connect(ctx context.Context, c Credentials) (context.Context, *transport.InitPayload, error) {
-	v, signedIn, err := t.deps.Viewer(ctx, c)
+// connect signs a socket in, and has end called when it is to be closed.
+func (t socketTransport) connect(ctx context.Context, end context.CancelCauseFunc, authorization string) (context.Context, *transport.InitPayload, error) {
+	ctx, v, signedIn, err := t.signIn(ctx, authorization)
 	if err != nil {
 		code, reason := closeInternalError, "Internal server error"
 		switch translate(ctx, err).Code {
@@ -76,37 +81,93 @@ func (t socketTransport) connect(ctx context.Context, c Credentials) (context.Co
 		ctx = transport.WithWebsocketCloseCode(transport.AppendCloseReason(ctx, reason), code)
 		return ctx, nil, errors.New(message)
 	}
-	if signedIn {
-		ctx = viewer.NewContext(ctx, v)
-		requestFrom(ctx).user = v.ID
+	if signedIn && t.deps.Watch != nil {
+		t.watch(ctx, end, v)
 	}
 	return ctx, nil, nil
 }
 
-// presented are a socket's credentials: connection_init's payload, then the headers of the upgrade.
-type presented struct {
-	payload transport.InitPayload
-	header  http.Header
+// errRevoked is why a socket's context ends whose session has.
+var errRevoked = errors.New("the session has ended")
+
+// watch ends a socket when its viewer's session ends, until ctx is done.
+func (t socketTransport) watch(ctx context.Context, end context.CancelCauseFunc, v viewer.Viewer) {
+	revoked, stop := t.deps.Watch(v)
+	go func() {
+		defer stop()
+		select {
+		case <-revoked:
+			end(errRevoked)
+		case <-ctx.Done():
+		}
+	}()
 }
 
-func (p presented) Get(name string) string {
-	for key := range p.payload {
-		if strings.EqualFold(key, name) {
-			return p.payload.GetString(key)
+// presented is a socket's authorization: that of connection_init's payload, then of the upgrade.
+func presented(payload transport.InitPayload, header http.Header) string {
+	for key := range payload {
+		if strings.EqualFold(key, "Authorization") && payload.GetString(key) != "" {
+			return payload.GetString(key)
 		}
 	}
-	return p.header.Get(name)
+	return header.Get("Authorization")
 }
 
-// upgrade accepts graphql-transport-ws alone; gqlgen would take its predecessor as well.
-type upgrade struct{}
+// upgrade accepts graphql-transport-ws alone; gqlgen would take its predecessor as well. ctx is the socket's.
+type upgrade struct{ ctx context.Context }
 
-func (upgrade) Accept(w http.ResponseWriter, r *http.Request, o transport.WebsocketAcceptOptions) (transport.WebsocketConn, error) {
+func (u upgrade) Accept(w http.ResponseWriter, r *http.Request, o transport.WebsocketAcceptOptions) (transport.WebsocketConn, error) {
 	o.Subprotocols = []string{subprotocol}
 	coder := transport.CoderWebsocketImplementation{
 		AcceptOptions: websocket.AcceptOptions{InsecureSkipVerify: true}, // sameOrigin was asked, which knows more hosts
 	}
-	return coder.Accept(w, r, o)
+	c, err := coder.Accept(w, r, o)
+	if err != nil {
+		return nil, err
+	}
+	full, ok := c.(socketConn)
+	if !ok {
+		return nil, fmt.Errorf("a connection of type %T has no limits", c)
+	}
+	return revocable{full, u.ctx}, nil
+}
+
+// socketConn is what gqlgen uses of a connection.
+type socketConn interface {
+	transport.WebsocketConn
+	transport.WebsocketReadLimiter
+	transport.WebsocketReadDeadliner
+}
+
+// revocable is a connection that says why it is closed where its session has ended, and is deaf and mute from then on:
+// gqlgen has one close code for all ends of a context, and a client may take its time to answer.
+type revocable struct {
+	socketConn
+	ctx context.Context
+}
+
+func (c revocable) revoked() bool { return errors.Is(context.Cause(c.ctx), errRevoked) }
+
+func (c revocable) WriteClose(code int, reason string) error {
+	if c.revoked() {
+		code, reason = closeForbidden, "Forbidden"
+	}
+	return c.socketConn.WriteClose(code, reason)
+}
+
+func (c revocable) WriteJSON(v any) error {
+	if c.revoked() {
+		return transport.ErrWebsocketClosed
+	}
+	return c.socketConn.WriteJSON(v)
+}
+
+func (c revocable) NextReader() (int, io.Reader, error) {
+	kind, r, err := c.socketConn.NextReader()
+	if c.revoked() {
+		return kind, nil, transport.ErrWebsocketClosed
+	}
+	return kind, r, err
 }
 
 func offers(r *http.Request, subprotocol string) bool {

@@ -13,6 +13,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 	"github.com/stretchr/testify/require"
+
+	"godstack/internal/viewer"
 )
 
 // message is one of graphql-transport-ws.
@@ -104,6 +106,8 @@ func TestASocketIsSignedInByItsPayload(t *testing.T) {
 		{"payload", nil, `{"authorization": "alice"}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
 		{"header", http.Header{"Authorization": {"alice"}}, `{}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
 		{"payload goes first", http.Header{"Authorization": {"mallory"}}, `{"Authorization": "alice"}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
+		{"an empty payload", http.Header{"Authorization": {"alice"}}, `{"authorization": ""}`, `{"data": {"whoami": "` + alice.String() + `"}}`},
+		{"no text", nil, `{"authorization": 5}`, `{"data": {"whoami": null}}`},
 		{"nobody", nil, ``, `{"data": {"whoami": null}}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -313,4 +317,106 @@ func TestServeReportsABrokenListener(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, ln.Close())
 	require.ErrorContains(t, setup(t).Serve(t.Context(), ln), "serve http")
+}
+
+// sessions are watched on behalf of sockets.
+type sessions struct {
+	revoked chan struct{}
+	stopped chan struct{}
+}
+
+func (s sessions) watch(viewer.Viewer) (<-chan struct{}, func()) {
+	return s.revoked, func() { close(s.stopped) }
+}
+
+func TestASocketEndsWithItsSession(t *testing.T) {
+	t.Parallel()
+	w := sessions{make(chan struct{}), make(chan struct{})}
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer, d.Watch = byHeader, w.watch })
+	ended := make(chan struct{})
+	b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+		<-ctx.Done()
+		close(ended)
+		return "too late", nil
+	}
+	s, _, err := dial(t, listen(t, b).URL, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	s.send(subscribe("1", `subscription { ticks }`))
+	s.send(subscribe("2", `{ ok }`))
+	for s.receive().ID != "2" { // so that the subscription has begun
+	}
+	began := time.Now()
+	close(w.revoked)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		_, data, err := s.conn.Read(ctx)
+		if err == nil {
+			require.NotContains(t, string(data), "too late", "nothing is sent once the session has ended")
+			continue
+		}
+		var e websocket.CloseError
+		require.ErrorAs(t, err, &e)
+		require.EqualValues(t, 4403, e.Code)
+		require.Equal(t, "Forbidden", e.Reason)
+		break
+	}
+	require.Less(t, time.Since(began), time.Second)
+	<-ended
+	<-w.stopped
+}
+
+// A client that does not answer the close is not served while the server waits for it.
+func TestARevokedSocketIsDeaf(t *testing.T) {
+	t.Parallel()
+	w := sessions{make(chan struct{}), make(chan struct{})}
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer, d.Watch = byHeader, w.watch })
+	b.resolvers["rename"] = func(context.Context) (any, error) {
+		t.Error("executed")
+		return nil, nil
+	}
+	s, _, err := dial(t, listen(t, b).URL, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	close(w.revoked)
+	<-w.stopped
+	for range 10 { // nothing is read here, so no close is answered
+		_ = wsjson.Write(t.Context(), s.conn, subscribe("1", `mutation { rename(id: 1, expectedVersion: 1) }`))
+	}
+	code, _ := s.closed()
+	require.EqualValues(t, 4403, code)
+}
+
+func TestASocketOfASessionThatHasEnded(t *testing.T) {
+	t.Parallel()
+	w := sessions{make(chan struct{}), make(chan struct{})}
+	close(w.revoked)
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer, d.Watch = byHeader, w.watch })
+	s, _, err := dial(t, listen(t, b).URL, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	code, _ := s.closed()
+	require.EqualValues(t, 4403, code)
+	<-w.stopped
+}
+
+func TestWatchingStopsWithTheSocket(t *testing.T) {
+	t.Parallel()
+	w := sessions{make(chan struct{}), make(chan struct{})}
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer, d.Watch = byHeader, w.watch })
+	url := listen(t, b).URL
+	s, _, err := dial(t, url, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	require.NoError(t, s.conn.Close(websocket.StatusNormalClosure, ""))
+	<-w.stopped
+
+	nobody, _, err := dial(t, url, nil)
+	require.NoError(t, err)
+	nobody.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", nobody.receive().Type, "who is nobody has no session to watch: a second stop would panic")
 }

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
+	"godstack/internal/auth"
+	"godstack/internal/mail"
+	"godstack/internal/ratelimit"
+	"godstack/internal/viewer"
+)
+
+// tokenAudience is who access tokens are for.
+const tokenAudience = "godstack"
+
+// addressLimit is how many requests an address may make, to all nodes together.
+var addressLimit = ratelimit.Limit{Name: "address", Quota: 1200, Window: time.Minute}
+
+// accounts is what signs people in, with the parts that it stands on.
+type accounts struct {
+	*auth.Service
+	mail   *mail.Recorder
+	counts ratelimit.Store
+	limit  *ratelimit.PerAddress
+	redis  rueidis.Client // nil without a RedisURL
+}
+
+// newAccounts builds the accounts. cfg is complete, with its PublicURL.
+func newAccounts(cfg Config, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
+	a := &accounts{mail: &mail.Recorder{}, counts: ratelimit.NewPostgres(pool)}
+	secrets, err := auth.ParseSecrets(cfg.SecretKeys)
+	if err != nil {
+		return nil, fmt.Errorf("SECRET_KEYS: %w", err)
+	}
+	keys, err := auth.ParseKeys(cfg.JWTKeys, cfg.PublicURL, tokenAudience)
+	if err != nil {
+		return nil, fmt.Errorf("JWT_KEYS: %w", err)
+	}
+	passwords, err := auth.NewPasswords(cfg.Passwords)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.RedisURL != "" {
+		if a.redis, err = openRedis(cfg.RedisURL); err != nil {
+			return nil, err
+		}
+		a.counts = ratelimit.NewRedis(a.redis, "godstack:limit:")
+	}
+	if a.limit, err = ratelimit.NewPerAddress(a.counts, addressLimit, &ratelimit.AddressConfig{Logger: cfg.Logger}); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	settings := cfg.Auth
+	settings.PublicURL = cfg.PublicURL
+	if settings.VerifyEmail == "" && cfg.Development {
+		settings.VerifyEmail = auth.VerifyOptional
+	}
+	a.Service, err = auth.New(auth.Deps{
+		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: a.mail, Limits: a.counts,
+		Lag: lag, Committed: committed, Logger: cfg.Logger,
+	}, &settings)
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+func openRedis(url string) (rueidis.Client, error) {
+	option, err := rueidis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	option.DisableCache = true
+	client, err := rueidis.NewClient(option)
+	if err != nil {
+		return nil, fmt.Errorf("connect to redis: %w", err)
+	}
+	return client, nil
+}
+
+// take counts a request of an address.
+func (a *accounts) take(ctx context.Context, address netip.Addr) (ratelimit.Result, error) {
+	return a.limit.Take(ctx, address)
+}
+
+// routes are the pages beside GraphQL.
+func (a *accounts) routes(cfg Config) map[string]http.Handler {
+	routes := map[string]http.Handler{
+		"GET /security-events.jsonl": a.ExportHandler(),
+		"GET /security-events.csv":   a.ExportHandler(),
+	}
+	if cfg.Development {
+		routes["/mailbox"] = a.mail.Handler()
+		routes["/mailbox/"] = a.mail.Handler()
+	}
+	return routes
+}
+
+// watch tells when a viewer's session ends.
+func (a *accounts) watch(v viewer.Viewer) (revoked <-chan struct{}, stop func()) { return a.Watch(v) }
+
+func (a *accounts) close() error {
+	if a.redis != nil {
+		a.redis.Close()
+	}
+	return nil
+}
+
+// NewUser is an account that the command line makes.
+type NewUser = auth.NewUser
+
+// CreateUser makes an account whose address needs no confirmation, as that of the first administrator. The database must
+// have its schema.
+func CreateUser(ctx context.Context, cfg Config, u NewUser) (id uuid.UUID, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return uuid.UUID{}, err
+	}
+	db, err := openDatabase(ctx, cfg)
+	if err != nil {
+		return uuid.UUID{}, err
+	}
+	defer func() { err = errors.Join(err, db.close(ctx)) }()
+	if cfg.PublicURL == "" {
+		cfg.PublicURL = "http://" + cfg.Addr
+	}
+	a, err := newAccounts(cfg, db.pool, nil, nil)
+	if err != nil {
+		return uuid.UUID{}, err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+	return a.CreateUser(ctx, u)
+}

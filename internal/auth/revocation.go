@@ -1,0 +1,272 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"godstack/internal/changelog"
+	"godstack/internal/viewer"
+)
+
+// maxLag is how far the log may be behind for access tokens to be judged by it.
+const maxLag = time.Second
+
+// revocations are what of the change log ends access tokens, as long as there may be any that are concerned: sessions
+// that were revoked or deleted, and users whose role changed or who were deleted. A change of role ends the tokens that
+// say another role than the user has now; no clock is compared.
+type revocations struct {
+	ttl time.Duration
+
+	mu       sync.RWMutex            // protects what follows
+	complete bool                    // all of the last ttl is here
+	ended    map[uuid.UUID]time.Time // sessions, and when that was learnt
+	roles    map[uuid.UUID]role      // of users
+	watchers map[*watcher]struct{}
+	swept    time.Time
+}
+
+// role is what a user has now; "" for one who is gone.
+type role struct {
+	name   string
+	learnt time.Time
+}
+
+// watcher is somebody to be told when a viewer's rights end.
+type watcher struct {
+	viewer viewer.Viewer
+	done   chan struct{}
+}
+
+func newRevocations(ttl time.Duration) *revocations {
+	return &revocations{
+		ttl: ttl, ended: map[uuid.UUID]time.Time{}, roles: map[uuid.UUID]role{}, watchers: map[*watcher]struct{}{}, swept: time.Now(),
+	}
+}
+
+// ends reports whether v's rights have ended. It wants the lock.
+func (r *revocations) ends(v viewer.Viewer) bool {
+	if _, ended := r.ended[v.Session]; ended {
+		return true
+	}
+	now, known := r.roles[v.ID]
+	return known && now.name != v.Role
+}
+
+// sessions takes note of sessions that ended.
+func (r *revocations) sessions(ids ...uuid.UUID) {
+	if len(ids) > 0 {
+		r.learn(ids, nil)
+	}
+}
+
+// learn takes note of sessions that ended and of users' roles, and tells who watches.
+func (r *revocations) learn(sessions []uuid.UUID, roles map[uuid.UUID]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, id := range sessions {
+		r.ended[id] = now
+	}
+	for id, name := range roles {
+		r.roles[id] = role{name, now}
+	}
+	for w := range r.watchers {
+		if r.ends(w.viewer) {
+			close(w.done)
+			delete(r.watchers, w)
+		}
+	}
+	if now.Sub(r.swept) > r.ttl/10 {
+		r.sweep(now)
+	}
+}
+
+// sweep forgets what no access token can be about any more. It wants the lock.
+func (r *revocations) sweep(now time.Time) {
+	r.swept = now
+	for id, at := range r.ended {
+		if now.Sub(at) > r.ttl {
+			delete(r.ended, id)
+		}
+	}
+	for id, role := range r.roles {
+		if now.Sub(role.learnt) > r.ttl {
+			delete(r.roles, id)
+		}
+	}
+}
+
+func (r *revocations) setComplete(complete bool) {
+	r.mu.Lock()
+	r.complete = complete
+	r.mu.Unlock()
+}
+
+// judge reports whether v's rights have ended, and whether all is here to know that.
+func (r *revocations) judge(v viewer.Viewer) (ended, complete bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.ends(v), r.complete
+}
+
+// Deliver takes what the change log's tailer read. It is the tailer's handler, or is called by it with every batch.
+// Until the first batch, and after one that asks for it, everything of the last 15 min is loaded; while that fails,
+// Viewer asks the database.
+func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
+	if _, complete := s.revoked.judge(viewer.Viewer{}); b.Resync || !complete {
+		err := s.Load(ctx)
+		if err != nil {
+			s.log.WarnContext(ctx, "load revocations", "error", err)
+		}
+		s.revoked.setComplete(err == nil)
+	}
+	var sessions, users []uuid.UUID
+	for _, c := range b.Changes {
+		switch {
+		case c.Entity == "session" && (c.Op == changelog.OpDelete || c.Op == changelog.OpUpdate && slices.Contains(c.Fields, "revoked_at")):
+			sessions = append(sessions, c.ID)
+		case c.Entity == "user" && (c.Op == changelog.OpDelete || c.Op == changelog.OpUpdate && slices.Contains(c.Fields, "role")):
+			users = append(users, c.ID)
+		}
+	}
+	if len(sessions)+len(users) == 0 {
+		return
+	}
+	roles, err := s.roles(ctx, users)
+	if err != nil {
+		s.log.WarnContext(ctx, "load roles", "error", err)
+		s.revoked.setComplete(false) // until they can be loaded
+	}
+	s.revoked.learn(sessions, roles)
+}
+
+// Load reads what has ended access tokens within their lifetime. Deliver calls it with the first batch, as what was
+// committed before that comes in none.
+func (s *Service) Load(ctx context.Context) error {
+	rows, err := s.deps.Pool.Query(ctx, `
+		SELECT 'session', id FROM sessions WHERE revoked_at > now() - $1::interval
+		UNION ALL
+		SELECT entity, id FROM changes
+		 WHERE slot IN (changelog_slot(now()), changelog_slot(now() - $1::interval)) AND at > now() - $1::interval
+		   AND (entity IN ('session', 'user') AND op = 'D' OR entity = 'user' AND op = 'U' AND 'role' = ANY(fields))`, s.revoked.ttl)
+	if err != nil {
+		return fmt.Errorf("load revocations: %w", err)
+	}
+	var sessions, users []uuid.UUID
+	var entity string
+	var id uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&entity, &id}, func() error {
+		if entity == "session" {
+			sessions = append(sessions, id)
+		} else {
+			users = append(users, id)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("load revocations: %w", err)
+	}
+	roles, err := s.roles(ctx, users)
+	if err != nil {
+		return err
+	}
+	s.revoked.learn(sessions, roles)
+	return nil
+}
+
+// roles reads the roles of users as they are now, "" for who is gone.
+func (s *Service) roles(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]string, error) {
+	if len(users) == 0 {
+		return nil, nil
+	}
+	rows, err := s.deps.Pool.Query(ctx, `SELECT i, coalesce(u.role, '') FROM unnest($1::uuid[]) AS i LEFT JOIN users u ON u.id = i`, users)
+	if err != nil {
+		return nil, fmt.Errorf("load roles: %w", err)
+	}
+	roles := map[uuid.UUID]string{}
+	var id uuid.UUID
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+		roles[id] = name
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load roles: %w", err)
+	}
+	return roles, nil
+}
+
+var errAccess = unauthenticated("the access token is not valid: refresh, or sign in again")
+
+// Viewer says who asks, by the bearer token in authorization, the value of the header or of connection_init's payload,
+// else by the request's cookie where those are used. ok is false where there is neither. The error is UNAUTHENTICATED for
+// a token that is malformed, expired or revoked, and for a header of another kind; the operations of PublicFields go on
+// without a viewer then. A browser that has a refresh token alone is told so by the same error.
+func (s *Service) Viewer(ctx context.Context, authorization string) (v viewer.Viewer, ok bool, err error) {
+	token := s.cookies.accessToken(ctx)
+	if authorization != "" {
+		scheme, rest, _ := strings.Cut(authorization, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return v, false, unauthenticated("the authorization must be Bearer and an access token")
+		}
+		token = strings.TrimSpace(rest)
+	} else if token == "" {
+		if s.cookies.refreshToken(ctx) != "" {
+			return v, false, errAccess
+		}
+		return v, false, nil
+	}
+	claims, err := s.deps.Keys.Verify(token)
+	if err != nil {
+		e := *errAccess
+		e.Err = err
+		return v, false, &e
+	}
+	v = viewer.Viewer{ID: claims.User, Role: claims.Role, Session: claims.Session}
+	ended, complete := s.revoked.judge(v)
+	if !ended && (!complete || s.deps.Lag == nil || s.deps.Lag() > maxLag) {
+		ended, err = s.endedByRow(ctx, v)
+	}
+	if err != nil {
+		return viewer.Viewer{}, false, err
+	}
+	if ended {
+		return viewer.Viewer{}, false, errAccess
+	}
+	return v, true, nil
+}
+
+// endedByRow asks the database whether v's rights have ended.
+func (s *Service) endedByRow(ctx context.Context, v viewer.Viewer) (ended bool, err error) {
+	err = s.deps.Pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM sessions s JOIN users u ON u.id = s.user_id
+		WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND u.role = $3)`, v.Session, v.ID, v.Role).Scan(&ended)
+	if err != nil {
+		return false, fmt.Errorf("check session: %w", err)
+	}
+	return ended, nil
+}
+
+// Watch returns a channel that is closed when v's rights end: the session is revoked, or the user's role changes. stop
+// ends watching and has to be called.
+func (s *Service) Watch(v viewer.Viewer) (revoked <-chan struct{}, stop func()) {
+	w := &watcher{v, make(chan struct{})}
+	r := s.revoked
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ends(v) {
+		close(w.done)
+		return w.done, func() {}
+	}
+	r.watchers[w] = struct{}{}
+	return w.done, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watchers, w)
+	}
+}

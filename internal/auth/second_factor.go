@@ -1,0 +1,216 @@
+package auth
+
+import (
+	"context"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"godstack/internal/mail"
+	"godstack/internal/record"
+)
+
+// sealTOTP is the purpose under which secrets of authenticators are encrypted, each bound to its user.
+const sealTOTP = "totp"
+
+// secondFactor checks the second factor of a user who has one, after the password. What it refuses is a failure as a
+// wrong password is; a code that is merely missing is none.
+func (s *Service) secondFactor(ctx context.Context, t tx, account string, u *user, code *string) error {
+	if !u.SecondFactor {
+		return nil
+	}
+	if code == nil || *code == "" {
+		if err := s.giveBack(ctx, t, account); err != nil {
+			return err
+		}
+		if err := s.attempt(ctx, t, account, u.ID, outcomeCodeRequired); err != nil {
+			return err
+		}
+		return kept{unauthenticated("a second factor is needed", "code")}
+	}
+	ok, err := s.useCode(ctx, t, u.ID, *code)
+	if err != nil || ok {
+		return err
+	}
+	if err := s.failed(ctx, t, account, u, outcomeWrongCode); err != nil {
+		return err
+	}
+	return kept{unauthenticated("the second factor is wrong", "code")}
+}
+
+// useCode uses up a code of the user's authenticator, or a backup code.
+func (s *Service) useCode(ctx context.Context, t tx, id uuid.UUID, code string) (bool, error) {
+	a, err := s.authenticator(ctx, t, id)
+	if err != nil || a == nil || !a.confirmed {
+		return false, err
+	}
+	if step, ok := CheckTOTP(a.secret, code, s.deps.Clock(), a.lastStep); ok {
+		tag, err := t.Exec(ctx, `UPDATE authenticators SET last_step = $2 WHERE user_id = $1 AND last_step < $2`, id, step)
+		if err != nil {
+			return false, fmt.Errorf("use code: %w", err)
+		}
+		return tag.RowsAffected() == 1, nil
+	}
+	tag, err := t.Exec(ctx, `UPDATE backup_codes SET used_at = now() WHERE user_id = $1 AND hash = ANY($2) AND used_at IS NULL`,
+		id, HashBackupCodeAll(s.deps.Secrets, id, code))
+	if err != nil {
+		return false, fmt.Errorf("use backup code: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return false, nil
+	}
+	return true, t.happened(ctx, BackupCodeUsed, id, id, nil)
+}
+
+type authenticator struct {
+	secret    []byte
+	confirmed bool
+	lastStep  int
+}
+
+// authenticator reads the user's, nil where there is none, and locks it.
+func (s *Service) authenticator(ctx context.Context, t tx, id uuid.UUID) (*authenticator, error) {
+	var a authenticator
+	var sealed []byte
+	err := t.QueryRow(ctx, `SELECT secret, confirmed_at IS NOT NULL, last_step FROM authenticators WHERE user_id = $1 FOR UPDATE`, id).
+		Scan(&sealed, &a.confirmed, &a.lastStep)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read authenticator: %w", err)
+	}
+	if a.secret, err = s.deps.Secrets.Open(sealTOTP, sealed, id[:]); err != nil {
+		return nil, fmt.Errorf("read authenticator: %w", err)
+	}
+	return &a, nil
+}
+
+// EnrollTotp makes a secret for an authenticator. It is of use once ConfirmTotp has seen a code of it; until then another
+// call makes another one.
+func (s *Service) EnrollTotp(ctx context.Context) (*TotpEnrollment, error) {
+	u, err := s.self(ctx)
+	if err != nil {
+		return nil, err
+	}
+	secret := NewTOTP()
+	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+		tag, err := t.Exec(ctx, `
+			INSERT INTO authenticators AS a (id, user_id, secret) VALUES ($1, $2, $3)
+			ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, last_step = 0 WHERE a.confirmed_at IS NULL`,
+			newID(), u.ID, s.deps.Secrets.Seal(sealTOTP, secret, u.ID[:]))
+		if err != nil {
+			return fmt.Errorf("store authenticator: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errSecondFactor
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &TotpEnrollment{
+		Secret: strings.TrimRight(base32.StdEncoding.EncodeToString(secret), "="),
+		URI:    TOTPURI(secret, s.cfg.App, u.Email),
+	}, nil
+}
+
+var errSecondFactor = &record.Error{Code: record.AlreadyExists, Message: "there is a second factor already: disable it first"}
+
+// ConfirmTotp turns the second factor on, given a code of the new authenticator, and returns the backup codes: they are
+// shown this once.
+func (s *Service) ConfirmTotp(ctx context.Context, code string) ([]string, error) {
+	u, err := s.self(ctx)
+	if err != nil {
+		return nil, err
+	}
+	codes := NewBackupCodes()
+	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+		a, err := s.authenticator(ctx, t, u.ID)
+		switch {
+		case err != nil:
+			return err
+		case a == nil:
+			return badInput("code", "there is no authenticator to confirm: enroll one first")
+		case a.confirmed:
+			return errSecondFactor
+		}
+		step, ok := CheckTOTP(a.secret, code, s.deps.Clock(), a.lastStep)
+		if !ok {
+			return badInput("code", "the code is wrong")
+		}
+		hashes := make([][]byte, len(codes))
+		ids := make([]uuid.UUID, len(codes))
+		for i, c := range codes {
+			ids[i], hashes[i] = newID(), HashBackupCode(s.deps.Secrets, u.ID, c)
+		}
+		for _, q := range []struct {
+			sql  string
+			args []any
+		}{
+			{`UPDATE authenticators SET confirmed_at = now(), last_step = $2 WHERE user_id = $1`, []any{u.ID, step}},
+			{`DELETE FROM backup_codes WHERE user_id = $1`, []any{u.ID}},
+			{`INSERT INTO backup_codes (id, user_id, hash) SELECT i, $1, h FROM unnest($2::uuid[], $3::bytea[]) AS c (i, h)`, []any{u.ID, ids, hashes}},
+			{`UPDATE users SET totp_confirmed_at = now() WHERE id = $1`, []any{u.ID}},
+		} {
+			if _, err := t.Exec(ctx, q.sql, q.args...); err != nil {
+				return fmt.Errorf("confirm authenticator: %w", err)
+			}
+		}
+		if err := t.happened(ctx, TwoFactorEnabled, u.ID, u.ID, nil); err != nil {
+			return err
+		}
+		return s.mail(ctx, t, mail.TwoFactorChanged, u.Email, mail.Data{Name: u.Name, Change: "turned on"})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return codes, nil
+}
+
+// DisableTotp turns the second factor off. It takes the password and a code, or a backup code, as a sign-in does, and
+// counts what is wrong as a failure.
+func (s *Service) DisableTotp(ctx context.Context, password, code string) (bool, error) {
+	u, err := s.self(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !u.SecondFactor {
+		return false, badInput("code", "there is no second factor")
+	}
+	err = s.confirmPassword(ctx, u, "password", password, func(ctx context.Context, t tx) error {
+		ok, err := s.useCode(ctx, t, u.ID, code)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			// The reservation was given back with the right password: it is taken again.
+			if _, err := t.Exec(ctx, `UPDATE login_guards SET failures = failures + 1 WHERE account = $1`, u.ID.String()); err != nil {
+				return fmt.Errorf("count a failure: %w", err)
+			}
+			if err := s.failed(ctx, t, u.ID.String(), u, outcomeWrongCode); err != nil {
+				return err
+			}
+			return kept{badInput("code", "the code is wrong")}
+		}
+		for _, sql := range []string{
+			`DELETE FROM authenticators WHERE user_id = $1`,
+			`DELETE FROM backup_codes WHERE user_id = $1`,
+			`UPDATE users SET totp_confirmed_at = NULL WHERE id = $1`,
+		} {
+			if _, err := t.Exec(ctx, sql, u.ID); err != nil {
+				return fmt.Errorf("disable second factor: %w", err)
+			}
+		}
+		if err := t.happened(ctx, TwoFactorDisabled, u.ID, u.ID, nil); err != nil {
+			return err
+		}
+		return s.mail(ctx, t, mail.TwoFactorChanged, u.Email, mail.Data{Name: u.Name, Change: "turned off"})
+	})
+	return err == nil, err
+}

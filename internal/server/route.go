@@ -1,0 +1,53 @@
+package server
+
+import (
+	"net/http"
+
+	"godstack/internal/record"
+	"godstack/internal/viewer"
+)
+
+// route puts the viewer in the context of what is not GraphQL, and refuses whoever is refused there.
+func (s *Server) route(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Cache-Control"] = noStore
+		ctx, _, _, err := s.signIn(r.Context(), r.Header.Get("Authorization"))
+		if err != nil {
+			s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// limited counts requests by the client's address. Where nobody knows it, or how many there were, requests pass: a
+// limiter that fails must not end the service.
+func (s *Server) limited(next http.Handler) http.Handler {
+	if s.deps.Limit == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := viewer.ClientOf(r.Context())
+		if !c.Address.IsValid() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		result, err := s.deps.Limit(r.Context(), c.Address)
+		if err != nil {
+			if r.Context().Err() == nil {
+				s.log.WarnContext(r.Context(), "limit of requests", "requestId", c.RequestID, "error", err)
+			}
+			next.ServeHTTP(w, r)
+			return
+		}
+		result.WriteHeaders(w.Header().Add)
+		if !result.OK {
+			w.Header()["Cache-Control"] = noStore
+			s.refuse(w, r, http.StatusTooManyRequests, &record.Error{
+				Code: record.RateLimited, Message: "too many requests", RetryAfter: result.RetryAfter,
+			})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
