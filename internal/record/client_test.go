@@ -47,7 +47,7 @@ func (e apiError) path() string {
 	return strings.Join(parts, ".")
 }
 
-// post sends a body of JSON as a viewer, "" for ada.
+// post sends a body of JSON as a viewer, "" for ada; a role may follow the viewer's id.
 func (b *bundle) post(ctx context.Context, as, body string) (a answer, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url, strings.NewReader(body))
 	if err != nil {
@@ -55,7 +55,9 @@ func (b *bundle) post(ctx context.Context, as, body string) (a answer, err error
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if as != "" {
-		r.Header.Set(viewerHeader, as)
+		who, role, _ := strings.Cut(as, " ")
+		r.Header.Set(viewerHeader, who)
+		r.Header.Set(roleHeader, role)
 	}
 	resp, err := b.http.Do(r)
 	if err != nil {

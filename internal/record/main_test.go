@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -47,10 +48,12 @@ type bundle struct {
 type options struct {
 	conns  int32 // in the pool
 	tailer bool  // changes are delivered
+	rules  bool  // access rules hold
 }
 
 func oneConnection(o *options) { o.conns = 1 }
 func withTailer(o *options)    { o.tailer = true }
+func withRules(o *options)     { o.rules = true }
 
 func setup(t testing.TB, change ...func(*options)) *bundle {
 	t.Helper()
@@ -77,7 +80,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	drv := entpgx.Open(b.Pool)
 	logger := slog.New(slog.NewTextHandler(b.log, nil))
 	b.client = ent.NewClient(ent.Driver(drv))
-	rc := &record.Config{Logger: logger}
+	rc := &record.Config{Logger: logger, Unrestricted: !o.rules}
 	var tailer *changelog.Tailer
 	if o.tailer {
 		rc.Committed = func() { tailer.Wake() }
@@ -123,8 +126,11 @@ func (b *bundle) serve(t testing.TB, s *server.Server) {
 	b.url, b.http = "http://"+ln.Addr().String()+"/graphql", &http.Client{Transport: transport}
 }
 
-// viewerHeader says who asks, as a UUID; "-" is nobody.
-const viewerHeader = "X-Viewer"
+// viewerHeader says who asks, as a UUID; "-" is nobody. roleHeader says with which role, a user's by default.
+const (
+	viewerHeader = "X-Viewer"
+	roleHeader   = "X-Viewer-Role"
+)
 
 func (b *bundle) whoAsks(_ context.Context, c server.Credentials) (viewer.Viewer, bool, error) {
 	switch who := c.Get(viewerHeader); who {
@@ -134,6 +140,6 @@ func (b *bundle) whoAsks(_ context.Context, c server.Credentials) (viewer.Viewer
 		return viewer.Viewer{ID: b.ada.UUID, Role: "user"}, true, nil
 	default:
 		id, err := uuid.Parse(who)
-		return viewer.Viewer{ID: id, Role: "user"}, err == nil, err
+		return viewer.Viewer{ID: id, Role: cmp.Or(c.Get(roleHeader), viewer.User)}, err == nil, err
 	}
 }
