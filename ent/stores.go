@@ -10,12 +10,14 @@ import (
 	"strings"
 
 	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"godstack/ent/message"
 	"godstack/ent/securityevent"
 	"godstack/ent/thread"
 	"godstack/ent/user"
+	"godstack/internal/entity"
 	"godstack/internal/entpgx"
 	"godstack/internal/record"
 )
@@ -86,6 +88,12 @@ func (t *Message) AssignRow(columns []string, targets []any) error {
 func newMessageStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "Message", Prefix: "message", List: "messages", Table: message.Table,
+		Access: entity.Access{
+			Read:   entity.Through("thread"),
+			Create: entity.Through("thread"),
+			Update: entity.Is("author"),
+			Delete: entity.Is("author"),
+		},
 		Fields: []record.Field{
 			{Name: "id", Column: "id", Go: "ID", Kind: record.UUID, Use: record.InType | record.InFilter},
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
@@ -106,22 +114,29 @@ func newMessageStore(c config) *record.Store {
 	}, record.Model{
 		New: func() record.Node { return &Message{config: c} },
 		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
-			b := NewMessageClient(c.through(drv)).Create()
+			b := NewMessageClient(c.through(drv)).Create().SetID(v.ID)
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values, may func(*sql.Selector)) (record.Node, error) {
 			b := NewMessageClient(c.through(drv)).UpdateOneID(id).Where(message.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			t, err := b.Save(ctx)
 			return t, noRow(err)
 		},
-		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
-			return NewMessageClient(c.through(drv)).Delete().Where(message.ID(id), message.Version(version)).Exec(ctx)
+		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, may func(*sql.Selector)) (int, error) {
+			b := NewMessageClient(c.through(drv)).Delete().Where(message.ID(id), message.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
+			return b.Exec(ctx)
 		},
 		Hooked:  func() bool { return len(c.hooks.Message) > 0 },
 		Invalid: invalid,
@@ -137,6 +152,9 @@ func (t *SecurityEvent) AssignRow(columns []string, targets []any) error {
 func newSecurityEventStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "SecurityEvent", Prefix: "security_event", List: "securityEvents", Table: securityevent.Table,
+		Access: entity.Access{
+			Read: entity.Any(entity.Is("user"), entity.Role("admin")),
+		},
 		Fields: []record.Field{
 			{Name: "id", Column: "id", Go: "ID", Kind: record.UUID, Use: record.InType | record.InFilter},
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
@@ -160,22 +178,29 @@ func newSecurityEventStore(c config) *record.Store {
 	}, record.Model{
 		New: func() record.Node { return &SecurityEvent{config: c} },
 		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
-			b := NewSecurityEventClient(c.through(drv)).Create()
+			b := NewSecurityEventClient(c.through(drv)).Create().SetID(v.ID)
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values, may func(*sql.Selector)) (record.Node, error) {
 			b := NewSecurityEventClient(c.through(drv)).UpdateOneID(id).Where(securityevent.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			t, err := b.Save(ctx)
 			return t, noRow(err)
 		},
-		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
-			return NewSecurityEventClient(c.through(drv)).Delete().Where(securityevent.ID(id), securityevent.Version(version)).Exec(ctx)
+		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, may func(*sql.Selector)) (int, error) {
+			b := NewSecurityEventClient(c.through(drv)).Delete().Where(securityevent.ID(id), securityevent.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
+			return b.Exec(ctx)
 		},
 		Hooked:  func() bool { return len(c.hooks.SecurityEvent) > 0 },
 		Invalid: invalid,
@@ -191,6 +216,12 @@ func (t *Thread) AssignRow(columns []string, targets []any) error {
 func newThreadStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "Thread", Prefix: "thread", List: "threads", Table: thread.Table,
+		Access: entity.Access{
+			Read:   entity.Any(entity.Is("owner"), entity.Has("members")),
+			Create: entity.SignedIn(),
+			Update: entity.Is("owner"),
+			Delete: entity.Is("owner"),
+		},
 		Fields: []record.Field{
 			{Name: "id", Column: "id", Go: "ID", Kind: record.UUID, Use: record.InType | record.InFilter},
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
@@ -212,15 +243,18 @@ func newThreadStore(c config) *record.Store {
 	}, record.Model{
 		New: func() record.Node { return &Thread{config: c} },
 		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
-			b := NewThreadClient(c.through(drv)).Create()
+			b := NewThreadClient(c.through(drv)).Create().SetID(v.ID)
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			threadLinks(b.mutation, v.Links)
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values, may func(*sql.Selector)) (record.Node, error) {
 			b := NewThreadClient(c.through(drv)).UpdateOneID(id).Where(thread.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
@@ -228,8 +262,12 @@ func newThreadStore(c config) *record.Store {
 			t, err := b.Save(ctx)
 			return t, noRow(err)
 		},
-		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
-			return NewThreadClient(c.through(drv)).Delete().Where(thread.ID(id), thread.Version(version)).Exec(ctx)
+		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, may func(*sql.Selector)) (int, error) {
+			b := NewThreadClient(c.through(drv)).Delete().Where(thread.ID(id), thread.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
+			return b.Exec(ctx)
 		},
 		Hooked:  func() bool { return len(c.hooks.Thread) > 0 },
 		Invalid: invalid,
@@ -258,17 +296,23 @@ func (t *User) AssignRow(columns []string, targets []any) error {
 func newUserStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "User", Prefix: "user", List: "users", Table: user.Table,
+		Access: entity.Access{
+			Read:   entity.SignedIn(),
+			Create: entity.Role("admin"),
+			Update: entity.Any(entity.Self(), entity.Role("admin")),
+			Delete: entity.Role("admin"),
+		},
 		Fields: []record.Field{
 			{Name: "id", Column: "id", Go: "ID", Kind: record.UUID, Use: record.InType | record.InFilter},
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
 			{Name: "createdAt", Column: "created_at", Go: "CreatedAt", Kind: record.Time, Order: "CREATED_AT", Use: record.InType | record.InFilter},
 			{Name: "updatedAt", Column: "updated_at", Go: "UpdatedAt", Kind: record.Time, Order: "UPDATED_AT", Use: record.InType | record.InFilter},
-			{Name: "email", Column: "email", Go: "Email", Kind: record.String, Order: "EMAIL", Use: record.InType | record.InFilter | record.InCreate},
+			{Name: "email", Column: "email", Go: "Email", Kind: record.String, Order: "EMAIL", Use: record.InType | record.InFilter | record.InCreate, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
 			{Name: "username", Column: "username", Go: "Username", Kind: record.String, Order: "USERNAME", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
 			{Name: "name", Column: "name", Go: "Name", Kind: record.String, Order: "NAME", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
-			{Name: "role", Column: "role", Go: "Role", Kind: record.Enum, Type: reflect.TypeFor[user.Role](), Order: "ROLE", Use: record.InType | record.InFilter},
-			{Name: "emailVerifiedAt", Column: "email_verified_at", Go: "EmailVerifiedAt", Kind: record.Time, Nullable: true, Order: "EMAIL_VERIFIED_AT", Use: record.InType | record.InFilter},
-			{Name: "totpConfirmedAt", Column: "totp_confirmed_at", Go: "TotpConfirmedAt", Kind: record.Time, Nullable: true, Order: "TOTP_CONFIRMED_AT", Use: record.InType | record.InFilter},
+			{Name: "role", Column: "role", Go: "Role", Kind: record.Enum, Type: reflect.TypeFor[user.Role](), Order: "ROLE", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
+			{Name: "emailVerifiedAt", Column: "email_verified_at", Go: "EmailVerifiedAt", Kind: record.Time, Nullable: true, Order: "EMAIL_VERIFIED_AT", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
+			{Name: "totpConfirmedAt", Column: "totp_confirmed_at", Go: "TotpConfirmedAt", Kind: record.Time, Nullable: true, Order: "TOTP_CONFIRMED_AT", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
 			{Name: "passwordHash", Column: "password_hash", Go: "PasswordHash", Kind: record.String, Nullable: true},
 		},
 		Edges: []record.Edge{
@@ -284,22 +328,29 @@ func newUserStore(c config) *record.Store {
 	}, record.Model{
 		New: func() record.Node { return &User{config: c} },
 		Create: func(ctx context.Context, drv dialect.Driver, v *record.Values) (record.Node, error) {
-			b := NewUserClient(c.through(drv)).Create()
+			b := NewUserClient(c.through(drv)).Create().SetID(v.ID)
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			return b.Save(ctx)
 		},
-		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values) (record.Node, error) {
+		Update: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *record.Values, may func(*sql.Selector)) (record.Node, error) {
 			b := NewUserClient(c.through(drv)).UpdateOneID(id).Where(user.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
 			if err := v.Apply(b.mutation); err != nil {
 				return nil, err
 			}
 			t, err := b.Save(ctx)
 			return t, noRow(err)
 		},
-		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error) {
-			return NewUserClient(c.through(drv)).Delete().Where(user.ID(id), user.Version(version)).Exec(ctx)
+		Delete: func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, may func(*sql.Selector)) (int, error) {
+			b := NewUserClient(c.through(drv)).Delete().Where(user.ID(id), user.Version(version))
+			if may != nil {
+				b.Where(may)
+			}
+			return b.Exec(ctx)
 		},
 		Hooked:  func() bool { return len(c.hooks.User) > 0 },
 		Invalid: invalid,

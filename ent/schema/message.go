@@ -2,6 +2,7 @@ package schema
 
 import (
 	"entgo.io/ent"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
@@ -15,6 +16,16 @@ type Message struct{ ent.Schema }
 
 // Mixin of Message.
 func (Message) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+// Annotations of Message.
+func (Message) Annotations() []schema.Annotation {
+	return []schema.Annotation{entity.Access{
+		Read:   entity.Through("thread"),
+		Create: entity.Through("thread"),
+		Update: entity.Is("author"),
+		Delete: entity.Is("author"),
+	}}
+}
 
 // Fields of Message.
 func (Message) Fields() []ent.Field {

@@ -19,7 +19,10 @@ func (SecurityEvent) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
 
 // Annotations of SecurityEvent.
 func (SecurityEvent) Annotations() []schema.Annotation {
-	return []schema.Annotation{entity.ReadOnly()}
+	return []schema.Annotation{
+		entity.ReadOnly(),
+		entity.Access{Read: entity.Any(entity.Is("user"), entity.Role("admin"))},
+	}
 }
 
 // Fields of SecurityEvent.

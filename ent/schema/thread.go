@@ -3,6 +3,7 @@ package schema
 import (
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
@@ -16,6 +17,16 @@ type Thread struct{ ent.Schema }
 
 // Mixin of Thread.
 func (Thread) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+// Annotations of Thread.
+func (Thread) Annotations() []schema.Annotation {
+	return []schema.Annotation{entity.Access{
+		Read:   entity.Any(entity.Is("owner"), entity.Has("members")),
+		Create: entity.SignedIn(),
+		Update: entity.Is("owner"),
+		Delete: entity.Is("owner"),
+	}}
+}
 
 // Fields of Thread.
 func (Thread) Fields() []ent.Field {

@@ -7,6 +7,7 @@ import (
 
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 
@@ -19,18 +20,34 @@ type User struct{ ent.Schema }
 // Mixin of User.
 func (User) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
 
+// Annotations of User.
+func (User) Annotations() []schema.Annotation {
+	return []schema.Annotation{entity.Access{
+		Read:   entity.SignedIn(),
+		Create: entity.Role("admin"),
+		Update: selfOrAdmin(),
+		Delete: entity.Role("admin"),
+	}}
+}
+
+// selfOrAdmin is who reads more of a user than the names, and changes it.
+func selfOrAdmin() entity.Rule { return entity.Any(entity.Self(), entity.Role("admin")) }
+
 // Fields of User.
 func (User) Fields() []ent.Field {
 	return []ent.Field{
-		field.String("email").Unique().MaxLen(254).Validate(isAddress).Immutable(),
+		field.String("email").Unique().MaxLen(254).Validate(isAddress).Immutable().
+			Annotations(entity.ReadableBy(selfOrAdmin())),
 		field.String("username").Unique().MaxLen(32).
 			Match(regexp.MustCompile(`^[a-z][a-z0-9_]{1,31}$`)).
 			Comment("2 to 32 lower-case letters, digits and underscores, a letter first."),
 		field.String("name").NotEmpty().MaxLen(100),
 		field.Enum("role").Values("user", "moderator", "admin").Default("user").
-			Annotations(entity.ReadOnly()),
-		field.Time("email_verified_at").Optional().Nillable().Annotations(entity.ReadOnly()),
-		field.Time("totp_confirmed_at").Optional().Nillable().Annotations(entity.ReadOnly()).
+			Annotations(entity.ReadOnly(), entity.ReadableBy(selfOrAdmin())),
+		field.Time("email_verified_at").Optional().Nillable().
+			Annotations(entity.ReadOnly(), entity.ReadableBy(selfOrAdmin())),
+		field.Time("totp_confirmed_at").Optional().Nillable().
+			Annotations(entity.ReadOnly(), entity.ReadableBy(selfOrAdmin())).
 			Comment("Since when signing in takes a second factor."),
 
 		field.String("password_hash").Optional().Nillable().Sensitive(),

@@ -31,8 +31,8 @@ func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 	drv := entpgx.Open(pool)
 	client := ent.NewClient(ent.Driver(drv))
 	stores, err := ent.NewStores(client, drv, &record.Config{
-		Committed: func() { c.tailer.Wake() },
-		Watching:  func(n int) { c.tailer.Interest(n) },
+		Committed:    func() { c.tailer.Wake() },
+		Watching:     func(n int) { c.tailer.Interest(n) },
 		Rules:        cfg.Rules,
 		Unrestricted: cfg.Unrestricted,
 		Logger:       cfg.Logger,

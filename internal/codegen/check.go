@@ -7,6 +7,7 @@ import (
 
 	"entgo.io/contrib/entgql"
 	"entgo.io/ent/entc/gen"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/field"
 
 	"godstack/internal/entity"
@@ -15,10 +16,11 @@ import (
 // prepare checks the graph and gives every node the entgql annotations that follow from ours. Its error has a line
 // for each thing that is wrong, which begins with the place in the schema files.
 func prepare(g *gen.Graph) error {
-	c := &checker{places: findPlaces(schemaDir), claims: newClaims()}
+	c := &checker{places: findPlaces(), claims: newClaims()}
 	for _, n := range g.Nodes {
 		c.node(n)
 	}
+	c.circles(g)
 	return errors.Join(c.errs...)
 }
 
@@ -49,6 +51,9 @@ func (c *checker) node(n *gen.Type) {
 	if n.ID.Position == nil || !n.ID.Position.MixedIn {
 		c.fail(n, "id", fmt.Errorf("field id of %s: is there already, from entity.Mixin{}", n.Name))
 	}
+	if err := checkReadableBy(n, n.ID, a); err != nil {
+		c.fail(n, "id", fmt.Errorf("field id of %s: %w", n.Name, err))
+	}
 	err = checkName(n)
 	if err == nil {
 		err = c.claims.entity(n, a)
@@ -66,12 +71,16 @@ func (c *checker) node(n *gen.Type) {
 		}
 	}
 	annotate(&n.Annotations, ant)
+	c.access(n, a)
 	annotate(&n.ID.Annotations, entgql.Annotation{})
 	members := memberClaims()
 	for _, f := range n.Fields {
 		err := prepareField(f, a)
 		if err == nil {
 			err = members.field(f)
+		}
+		if err == nil {
+			err = checkReadableBy(n, f, a)
 		}
 		if err != nil {
 			c.fail(n, f.Name, fmt.Errorf("field %s of %s: %w", f.Name, n.Name, err))
@@ -112,6 +121,14 @@ const skipWrites = entgql.SkipMutationCreateInput | entgql.SkipMutationUpdateInp
 var errUnset = errors.New("is required and in no input, so that no record could be created: make it Optional, give it a Default, " +
 	"or leave create out with entity.Operations(...)")
 
+// errNotEntity is the answer to rules in the wrong place, where nobody would be asked for them.
+var errNotEntity = errors.New("has entity.Access, which is for entities: a field takes entity.ReadableBy")
+
+func has(annotations gen.Annotations, a schema.Annotation) bool {
+	_, ok := annotations[a.Name()]
+	return ok
+}
+
 // hidden reports whether the API does not show a field: it is annotated so, or Sensitive, or the foreign key of an
 // edge that the API does not show.
 func hidden(f *gen.Field) bool {
@@ -144,6 +161,8 @@ func prepareField(f *gen.Field, of entity.Annotation) error {
 	switch {
 	case !columnName.MatchString(f.Name):
 		return fmt.Errorf("is no name for a column: use lower-case letters and digits, with _ between words, as in due_at")
+	case has(f.Annotations, entity.Access{}):
+		return errNotEntity
 	case f.StorageKey() != f.Name:
 		return fmt.Errorf("has the storage key %s: a field and its column have one name", f.StorageKey())
 	}
@@ -225,6 +244,10 @@ func prepareEdge(n *gen.Type, d *gen.Edge, of entity.Annotation) error {
 		return fmt.Errorf("is no name for an edge: use lower-case letters and digits, with _ between words, as in order_items")
 	case camel(d.Name) == "stores":
 		return fmt.Errorf("is a reserved name: generated code has something of this name")
+	case has(d.Annotations, entity.Access{}):
+		return errNotEntity
+	case a.ReadableBy != nil:
+		return fmt.Errorf("has entity.ReadableBy, which is for fields: the rules of %s say who reads what it leads to", d.Type.Name)
 	case d.Through != nil:
 		return fmt.Errorf("goes Through an edge schema: give %s a table of its own and two edges to it", d.Type.Name)
 	case d.Bidi && d.Unique:

@@ -6,7 +6,8 @@
 //   - the output depends on the schema files and gqlgen.yml alone: deleting all generated code and generating
 //     again gives the same tree (TestRegenerate);
 //   - what each schema gives is written down in testdata (TestCorpus);
-//   - an error names the schema file and what is wrong in it (TestErrors);
+//   - an error names the schema file and what is wrong in it, rules of access among it (TestErrors);
+//   - rules of access reach the program as the schema files have them (TestRuleExpr, and the case access);
 //   - a new entity is a schema file away from its tables, API and live changes (TestNewEntity);
 //   - generating needs no database, and a second run without a change writes nothing (TestNothingToDo).
 //

@@ -57,7 +57,8 @@ func TestNothingToDo(t *testing.T) {
 	schema, err := os.ReadFile("testdata/plain/schema/note.go")
 	require.NoError(t, err)
 	m.write("ent/schema/note.go", schema)
-	require.Regexp(t, `^wrote migrations/\d{14}_init.sql\n$`, m.run(generator))
+	const rules = `Note has no rules: administrators alone see it \(entity\.Access in ent/schema/note\.go\)\n`
+	require.Regexp(t, `^wrote migrations/\d{14}_init.sql\n`+rules+`$`, m.run(generator))
 	want, times := m.files("."), m.times()
 
 	require.Empty(t, m.run(generator))
@@ -66,11 +67,11 @@ func TestNothingToDo(t *testing.T) {
 
 	m.write("graph/note_gen.go", []byte(want["graph/note_gen.go"]+"\n// Edited.\n"))
 	m.remove("ent/note.go")
-	require.Empty(t, m.run(generator))
+	require.Regexp(t, `^`+rules+`$`, m.run(generator))
 	require.Equal(t, want, m.files("."))
 
 	m.write("ent/schema/note.go", bytes.Replace(schema, []byte(`"body"`), []byte(`"text"`), 1))
-	require.Regexp(t, `^wrote migrations/\d{14}_alter_notes.sql\nATTENTION: it loses the data of column notes.body\n$`, m.run(generator))
+	require.Regexp(t, `^wrote migrations/\d{14}_alter_notes.sql\nATTENTION: it loses the data of column notes.body\n`+rules+`$`, m.run(generator))
 	require.Contains(t, m.read("graph/ent.graphql"), "text: String!")
 }
 

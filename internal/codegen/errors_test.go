@@ -10,7 +10,10 @@ import (
 )
 
 // schemaSource is a schema file with the fields of name in line 21, and the edges in line 26.
-func schemaSource(name, fields, edges string) string {
+func schemaSource(name, fields, edges string) string { return ruledSource(name, "", fields, edges) }
+
+// ruledSource is a schema file with annotations of name as well, in line 17.
+func ruledSource(name, annotations, fields, edges string) string {
 	return fmt.Sprintf(`package schema
 
 import (
@@ -27,20 +30,20 @@ type %[1]s struct{ ent.Schema }
 
 func (%[1]s) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
 
-func (%[1]s) Annotations() []schema.Annotation { return nil }
+func (%[1]s) Annotations() []schema.Annotation { return []schema.Annotation{ %[2]s } }
 
 func (%[1]s) Fields() []ent.Field {
 	return []ent.Field{
-		%[2]s
+		%[3]s
 	}
 }
 
 func (%[1]s) Edges() []ent.Edge {
-	return []ent.Edge{ %[3]s }
+	return []ent.Edge{ %[4]s }
 }
 
 var _ = []any{schema.Comment, edge.To, field.Int, uuid.New}
-`, name, fields, edges)
+`, name, annotations, fields, edges)
 }
 
 // TestErrors holds the errors that a schema gets: each names the file, the line and what is wrong, and all that our
@@ -121,20 +124,88 @@ func TestErrors(t *testing.T) {
 		}
 		m.write("ent/schema/bare.go", []byte("package schema\n\nimport \"entgo.io/ent\"\n\ntype Bare struct{ ent.Schema }\n"))
 		want = append(want, "ent/schema/bare.go:5: Bare has no entity.Mixin{}: every table has an id, a version and timestamps")
-		out, err := m.try(generator)
-		require.Error(t, err)
-		var rest []string
-		for line := range strings.Lines(out) {
-			line = strings.TrimSpace(line)
-			i := slices.IndexFunc(want, func(w string) bool { return strings.HasPrefix(line, w) })
-			if i < 0 {
-				rest = append(rest, line)
-				continue
+		m.refuses(generator, want)
+	})
+
+	t.Run("rules", func(t *testing.T) {
+		t.Parallel()
+		const owner, ownerID = `edge.To("owner", User.Type).Unique().Field("owner_id")`, `field.UUID("owner_id", uuid.UUID{}).Optional().Nillable(),`
+		m := copyModule(t, "internal/entity")
+		var want []string
+		for i, c := range []struct{ name, annotations, fields, edges, want string }{
+			{"User", "", "", `edge.From("teams", Team.Type).Ref("members"), edge.From("many", Many.Type).Ref("members"), edge.From("ups", Up.Type).Ref("members")`, ""},
+			{"Team", "", "", `edge.To("members", User.Type), edge.From("games", Game.Type).Ref("team")`, ""},
+			{"Game", "", `field.UUID("team_id", uuid.UUID{}),`, `edge.To("team", Team.Type).Unique().Required().Field("team_id")`, ""},
+			{"Secret", "entity.Internal(), entity.Access{}", "", "", "17: Secret has entity.Access and is internal: the API shows it to nobody"},
+
+			// Words, each in the line of its rule.
+			{"Lost", "entity.Access{\nRead: entity.SignedIn(),\nUpdate: entity.Any(\nentity.Is(`ownr`)),\nDelete: entity.Has(`x`)}", ownerID, owner,
+				"19: update rule of Lost: Is(\"ownr\"): there is no such edge; Lost has owner\n" +
+					"21: delete rule of Lost: Has(\"x\"): there is no such edge; Lost has owner"},
+			{"Lone", "entity.Access{Create: entity.Through(`x`)}", "", "", `17: create rule of Lone: Through("x"): Lone has no edges`},
+			{"Many", "entity.Access{Read: entity.Is(`members`)}", "", `edge.To("members", User.Type), edge.From("crowds", Crowd.Type).Ref("others")`,
+				`17: read rule of Many: Is("members"): is not a to-one edge to User with a field of its own`},
+			{"Other", "entity.Access{Read: entity.Is(`team`)}", `field.UUID("team_id", uuid.UUID{}),`, `edge.To("team", Team.Type).Unique().Required().Field("team_id")`,
+				`17: read rule of Other: Is("team"): is not a to-one edge to User with a field of its own`},
+			{"One", "entity.Access{Read: entity.Has(`owner`)}", ownerID, owner, `17: read rule of One: Has("owner"): is not a to-many edge to User`},
+			{"Crowd", "entity.Access{Read: entity.Has(`others`)}", "", `edge.To("others", Many.Type)`, `17: read rule of Crowd: Has("others"): is not a to-many edge to User`},
+			{"Up", "entity.Access{Read: entity.Through(`members`)}", "", `edge.To("members", User.Type)`,
+				`17: read rule of Up: Through("members"): is not a to-one edge with a field of its own`},
+			{"Inward", "entity.Access{Read: entity.Through(`secret`)}", `field.UUID("secret_id", uuid.UUID{}).Optional().Nillable(),`,
+				`edge.To("secret", Secret.Type).Unique().Field("secret_id")`, `17: read rule of Inward: Through("secret"): leads to Secret, which is internal`},
+			{"Sideways", "entity.Access{Read: entity.Through(`owner`, `watch`)}", ownerID, owner,
+				`17: read rule of Sideways: Through("owner"): there is no operation "watch": use entity.Create, entity.Update or entity.Delete, or none to read`},
+			{"Me", "entity.Access{Read: entity.Self()}", "", "", "17: read rule of Me: Self(): is for User alone: a record of Me is nobody; use Is with an edge to User"},
+			{"Ruled", "entity.Access{Read: entity.All(entity.Role(`root`), entity.Any(), entity.All(), entity.Custom(``), entity.Any(entity.Rule{}))}", "", "",
+				"17: read rule of Ruled: Role(\"root\"): there is no such role: use one of user, moderator, admin\n" +
+					"17: read rule of Ruled: Any(): has no rule in it\n" +
+					"17: read rule of Ruled: All(): has no rule in it\n" +
+					"17: read rule of Ruled: Custom(\"\"): has no name, under which the program could supply it\n" +
+					"17: read rule of Ruled: there is no rule \"\""},
+
+			// Circles.
+			{"Chicken", "entity.Access{Read: entity.Through(`egg`, entity.Delete)}", `field.UUID("egg_id", uuid.UUID{}).Optional().Nillable(),`,
+				`edge.To("egg", Egg.Type).Unique().Field("egg_id")`, "17: rules go in a circle: Chicken.read -> Egg.delete -> Egg.read -> Chicken.read"},
+			{"Egg", "entity.Access{Read: entity.Any(entity.Is(`owner`), entity.Through(`hen`)), Delete: entity.Is(`owner`)}", ownerID + `field.UUID("hen_id", uuid.UUID{}).Optional().Nillable(),`,
+				owner + `, edge.To("hen", Chicken.Type).Unique().Field("hen_id")`, ""},
+			{"Folder", "entity.Access{Read: entity.Through(`parent`)}", `field.UUID("parent_id", uuid.UUID{}).Optional().Nillable(),`,
+				`edge.To("children", Folder.Type).From("parent").Unique().Field("parent_id")`, "17: rules go in a circle: Folder.read -> Folder.read"},
+
+			// Fields.
+			{"Wide", "entity.ReadableBy(entity.SignedIn())", "", "", "13: Wide has entity.ReadableBy, which is for fields: use entity.Access"},
+			{"Linked", "", `field.UUID("owner_id", uuid.UUID{}).Optional().Nillable().Annotations(entity.ReadableBy(entity.SignedIn())),`,
+				owner + `.Annotations(entity.ReadableBy(entity.SignedIn()))`,
+				"21: field owner_id of Linked: has entity.ReadableBy and is the field of an edge: the rules of the other entity say who reads that\n" +
+					"26: edge owner of Linked: has entity.ReadableBy, which is for fields: the rules of User say who reads what it leads to"},
+			{"Deep", "", `field.Int("a").Annotations(entity.ReadableBy(entity.All(entity.SignedIn(), entity.Has("members")))),` + "\n" +
+				`field.Int("b").Annotations(entity.ReadableBy(entity.Through("owner"))),` + "\n" +
+				`field.Int("c").Annotations(entity.ReadableBy(entity.Custom("mine"))),` + "\n" +
+				`field.Int("d").Annotations(entity.ReadableBy(entity.Is("members"))),` + "\n" +
+				`field.Int("e").Annotations(entity.ReadableBy(entity.Rule{})),` + "\n" +
+				`field.Int("f").Default(1).Annotations(entity.Hidden(), entity.ReadableBy(entity.SignedIn())),` + "\n" +
+				`field.Int("g").Annotations(entity.Access{}),`, `edge.To("members", User.Type).Annotations(entity.Access{})`,
+				"21: field a of Deep: readable by Has(\"members\"): a row alone decides it: use Anyone, SignedIn, Role, Self, Is, Any and All\n" +
+					"22: field b of Deep: readable by Through(\"owner\"): a row alone decides it\n" +
+					"23: field c of Deep: readable by Custom(\"mine\"): a row alone decides it\n" +
+					"24: field d of Deep: readable by Is(\"members\"): is not a to-one edge to User with a field of its own\n" +
+					"25: field e of Deep: readable by there is no rule\n" +
+					"26: field f of Deep: has entity.ReadableBy and is not in the API: leave it out\n" +
+					"27: field g of Deep: has entity.Access, which is for entities: a field takes entity.ReadableBy\n" +
+					"32: edge members of Deep: has entity.Access, which is for entities"},
+		} {
+			file := fmt.Sprintf("ent/schema/s%02d.go", i)
+			m.write(file, []byte(ruledSource(c.name, c.annotations, c.fields, c.edges)))
+			for line := range strings.Lines(c.want) {
+				want = append(want, file+":"+strings.TrimSpace(line))
 			}
-			want = slices.Delete(want, i, i+1)
 		}
-		require.Empty(t, want, "not said: %s", rest)
-		require.Empty(t, rest, "not expected")
+		m.write("ent/schema/mixed.go", []byte("package schema\n\nimport (\n\t\"entgo.io/ent\"\n\t\"entgo.io/ent/schema/mixin\"\n\n\t\"godstack/internal/entity\"\n)\n\n"+
+			"type Mixed struct{ ent.Schema }\n\nfunc (Mixed) Mixin() []ent.Mixin {\n"+
+			"\treturn []ent.Mixin{mixin.AnnotateFields(entity.Mixin{}, entity.ReadableBy(entity.SignedIn()))}\n}\n"))
+		for _, field := range []string{"id", "version", "created_at", "updated_at"} {
+			want = append(want, "ent/schema/mixed.go:10: field "+field+" of Mixed: has entity.ReadableBy: whoever reads a record reads this as well")
+		}
+		m.refuses(generator, want)
 	})
 
 	// What ent finds ends generation at once.
@@ -158,4 +229,23 @@ func TestErrors(t *testing.T) {
 			require.True(t, strings.HasPrefix(out, c.want), out)
 		})
 	}
+}
+
+// refuses runs the generator, which must say these things in any order, each at least as far as it is given here.
+func (m module) refuses(generator string, want []string) {
+	m.t.Helper()
+	out, err := m.try(generator)
+	require.Error(m.t, err)
+	var rest []string
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		i := slices.IndexFunc(want, func(w string) bool { return strings.HasPrefix(line, w) })
+		if i < 0 {
+			rest = append(rest, line)
+			continue
+		}
+		want = slices.Delete(want, i, i+1)
+	}
+	require.Empty(m.t, want, "not said: %s", rest)
+	require.Empty(m.t, rest, "not expected")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"entgo.io/ent/entc"
@@ -23,7 +24,8 @@ const (
 )
 
 // Generate makes everything that follows from the schema files, if anything has changed. The working
-// directory is the module's root. What there is to tell, as the name of a new migration, goes to out.
+// directory is the module's root. What there is to tell, as the name of a new migration or that an
+// entity has no rules, goes to out.
 func Generate(module string, out io.Writer) error {
 	// The tools allocate much and live shortly.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
@@ -66,6 +68,12 @@ func Generate(module string, out io.Writer) error {
 		fmt.Fprintln(out, "wrote", m.File)
 		for _, l := range m.Losses {
 			fmt.Fprintln(out, "ATTENTION: it loses the data of", l)
+		}
+	}
+	for _, e := range x.entities {
+		if !e.declared {
+			file, _, _ := strings.Cut(findPlaces().of(e.Name, ""), ":")
+			fmt.Fprintf(out, "%s has no rules: administrators alone see it (entity.Access in %s)\n", e.Name, file)
 		}
 	}
 	return stamp()

@@ -2,6 +2,7 @@ package codegen
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"entgo.io/contrib/entgql"
@@ -19,6 +20,8 @@ type Entity struct {
 	Prefix string // "thread"
 
 	annotation entity.Annotation
+	access     entity.Access
+	declared   bool // access is in the schema file
 	graph      *gen.Graph
 }
 
@@ -30,10 +33,15 @@ func exposed(g *gen.Graph) ([]*Entity, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !a.Internal {
-			es = append(es, &Entity{Node: n, Name: n.Name, Single: camel(snake(n.Name)), List: listName(n.Name),
-				Prefix: snake(n.Name), annotation: a, graph: g})
+		if a.Internal {
+			continue
 		}
+		access, declared, err := entity.DecodeAccess(n.Annotations)
+		if err != nil {
+			return nil, err
+		}
+		es = append(es, &Entity{Node: n, Name: n.Name, Single: camel(snake(n.Name)), List: listName(n.Name),
+			Prefix: snake(n.Name), annotation: a, access: access, declared: declared, graph: g})
 	}
 	return es, nil
 }
@@ -54,9 +62,18 @@ func (e *Entity) edge(name string) *gen.Edge {
 	return nil
 }
 
+// limited reports whether not everybody who reads a record reads a GraphQL field of it.
+func (e *Entity) limited(name string) bool {
+	return slices.ContainsFunc(e.Node.Fields, func(f *gen.Field) bool {
+		a, err := entity.Decode(f.Annotations)
+		return err == nil && a.ReadableBy != nil && camel(f.Name) == name
+	})
+}
+
 // FieldModel is the description of a field in stores.tmpl.
 type FieldModel struct {
 	Name, Column, Go, Kind, Type, Order, Use string
+	ReadableBy                               string // the expression of a rule
 	Nullable                                 bool
 }
 
@@ -68,6 +85,9 @@ func (e *Entity) Fields() ([]FieldModel, error) {
 		a, err := entity.Decode(f.Annotations)
 		if err != nil {
 			return nil, err
+		}
+		if a.ReadableBy != nil {
+			m.ReadableBy = ruleExpr(e.Node, *a.ReadableBy)
 		}
 		hidden := a.Hidden || f.Sensitive()
 		switch {

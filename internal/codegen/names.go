@@ -21,7 +21,7 @@ var (
 // reservedEntities are the names, in lower case, of variables and packages in generated code, and of what an event of
 // a stream has beside its record.
 var reservedEntities = strings.Fields(`
-	columns ctx drv ent entpgx enttest err graphql hook hooks id inters internal migrate ok predicate reflect resolver
+	columns ctx drv ent entity entpgx enttest err graphql hook hooks id inters internal may migrate ok predicate reflect resolver
 	runtime selector sql sqlgraph stores tx uuid values where
 	cursor fields kind version`)
 

@@ -15,14 +15,17 @@ import (
 	"entgo.io/ent/entc/gen"
 )
 
-// places says where entities ("Task") and their fields and edges ("Task.title") are declared, as
-// "ent/schema/task.go:12".
+// places says where entities ("Task"), their fields and edges ("Task.title") and their rules ("Task.entity.Access.read") are
+// declared, as "ent/schema/task.go:12".
 type places map[string]string
 
-// findPlaces reads the schema files in dir, also those that do not compile.
-func findPlaces(dir string) places {
+// accessPlace is where the rules of an entity are; with an operation, the rule for it.
+const accessPlace = "entity.Access"
+
+// findPlaces reads the schema files, also those that do not compile.
+func findPlaces() places {
 	p := places{}
-	names, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+	names, _ := filepath.Glob(filepath.Join(schemaDir, "*.go"))
 	for _, name := range names {
 		fset := token.NewFileSet()
 		file, _ := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
@@ -55,6 +58,9 @@ func (p places) read(fset *token.FileSet, d ast.Decl) {
 		}
 		entity := receiver(d)
 		ast.Inspect(d, func(n ast.Node) bool { // field.String("title"), edge.To("owner", User.Type), ....From("parent")
+			if lit, ok := n.(*ast.CompositeLit); ok {
+				p.readAccess(entity, lit, note)
+			}
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) == 0 {
 				return true
@@ -73,7 +79,23 @@ func (p places) read(fset *token.FileSet, d ast.Decl) {
 	}
 }
 
-// of returns the place of an entity, or of its field or edge member; the folder if neither is known.
+// readAccess notes where entity.Access{Read: ...} is, and the rules in it.
+func (p places) readAccess(entity string, lit *ast.CompositeLit, note func(name string, at token.Pos)) {
+	sel, ok := lit.Type.(*ast.SelectorExpr)
+	if !ok || sel.Sel.Name != "Access" || !isIdent(sel.X, "entity") {
+		return
+	}
+	note(entity+"."+accessPlace, lit.Pos())
+	for _, e := range lit.Elts {
+		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			if key, ok := kv.Key.(*ast.Ident); ok {
+				note(entity+"."+accessPlace+"."+strings.ToLower(key.Name), kv.Pos())
+			}
+		}
+	}
+}
+
+// of returns the place of an entity, or of its field, edge or rule member; the folder if neither is known.
 func (p places) of(entity, member string) string {
 	for _, name := range []string{entity + "." + member, entity} {
 		if at := p[name]; at != "" {
@@ -96,7 +118,7 @@ func explain(err error) error {
 	if i := strings.Index(msg, schemaDir+"/"); i >= 0 { // the compiler's, after a heading
 		return errors.New(strings.TrimSpace(msg[i:]))
 	}
-	p := findPlaces(schemaDir)
+	p := findPlaces()
 	words := word.FindAllString(msg, -1)
 	for _, entity := range words {
 		if p[entity] == "" {
@@ -116,7 +138,7 @@ func explain(err error) error {
 func columnPlace(g *gen.Graph, table, column string) string {
 	for _, n := range g.Nodes {
 		if n.Table() == table {
-			return fmt.Sprintf("%s: field %s of %s", findPlaces(schemaDir).of(n.Name, column), column, n.Name)
+			return fmt.Sprintf("%s: field %s of %s", findPlaces().of(n.Name, column), column, n.Name)
 		}
 	}
 	return "column " + table + "." + column

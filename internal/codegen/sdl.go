@@ -94,11 +94,11 @@ func changeKind() *ast.Definition {
 	return d
 }
 
-// completeType makes edges nullable: a record may be out of the viewer's sight, and what goes wrong with an edge is no
-// reason to withhold the record.
+// completeType makes nullable what may be out of the viewer's sight: edges, since what goes wrong with one is no reason to
+// withhold the record either, and fields that not everybody reads.
 func (e *Entity) completeType(d *ast.Definition) {
 	for _, f := range d.Fields {
-		if edge := e.edge(f.Name); edge != nil {
+		if e.edge(f.Name) != nil || e.limited(f.Name) {
 			f.Type.NonNull = false
 		}
 	}

@@ -19,12 +19,13 @@ import (
 //	}
 //
 // What has no rule is for administrators alone, and so is an entity without Access. Whoever may not read a record may
-// not update or delete it either, whatever those rules say.
+// not update or delete it either, whatever those rules say. Where both a mixin and the entity have one, the entity's is taken,
+// whole. The generator refuses rules that do not fit the schema, or that ask for themselves by Through.
 type Access struct {
-	Read   Rule `json:"read,omitzero"`
+	Read   Rule `json:"read,omitzero"`   // holds for the record, wherever it could show
 	Create Rule `json:"create,omitzero"` // holds for the new record, after it was written
 	Update Rule `json:"update,omitzero"` // holds for the record before the change
-	Delete Rule `json:"delete,omitzero"`
+	Delete Rule `json:"delete,omitzero"` // holds for the record
 }
 
 // Name is the key under which ent keeps the annotation.
@@ -71,8 +72,8 @@ const (
 	KindAll      RuleKind = "all"
 )
 
-// Rule says who: it holds, or does not, for a viewer and a record. The functions of this package make it. The zero Rule
-// is for administrators.
+// Rule says who: it holds, or does not, for a viewer and a record. The functions of this package make it; edges are named as the
+// schema file or as the API has them, and may be Hidden. The zero Rule, in Access, is for administrators.
 type Rule struct {
 	Kind  RuleKind  `json:"kind,omitempty"`
 	Name  string    `json:"name,omitempty"`  // of an edge (is, has, through), a role, or a custom rule
@@ -86,20 +87,22 @@ func Anyone() Rule { return Rule{Kind: KindAnyone} }
 // SignedIn is every user.
 func SignedIn() Rule { return Rule{Kind: KindSignedIn} }
 
-// Role is who has the role: "user", "moderator" or "admin". Each implies those before it.
+// Role is who has the role: "user", "moderator" or "admin". Each implies those before it. Administrators meet no other rule by
+// their role.
 func Role(role string) Rule { return Rule{Kind: KindRole, Name: role} }
 
 // Self is the user that the record is. It is for the entity User alone.
 func Self() Rule { return Rule{Kind: KindSelf} }
 
-// Is is the user to whom the to-one edge leads: Is("author").
+// Is is the user to whom the to-one edge leads: Is("author"). The edge has a field.
 func Is(edge string) Rule { return Rule{Kind: KindIs, Name: edge} }
 
-// Has is each of the users to whom the to-many edge leads: Has("members").
+// Has is each of the users to whom the to-many edge leads, from whichever side it is declared: Has("members").
 func Has(edge string) Rule { return Rule{Kind: KindHas, Name: edge} }
 
 // Through is whoever may read the record to which the to-one edge leads: Through("thread"). With an operation it is
-// whoever may do that with it: Through("thread", entity.Delete). It holds for nobody where the edge is empty.
+// whoever may do that with it, and read it: Through("thread", entity.Delete). It holds for nobody where the edge is empty. The edge
+// has a field.
 func Through(edge string, op ...Operation) Rule {
 	r := Rule{Kind: KindThrough, Name: edge}
 	if len(op) > 0 {
@@ -108,7 +111,7 @@ func Through(edge string, op ...Operation) Rule {
 	return r
 }
 
-// Custom is a rule written in Go, which the composition root supplies under this name.
+// Custom is a rule written in Go, which the composition root supplies under this name (record.Config's Rules).
 func Custom(name string) Rule { return Rule{Kind: KindCustom, Name: name} }
 
 // Any holds where one of the rules does.
@@ -118,5 +121,6 @@ func Any(rules ...Rule) Rule { return Rule{Kind: KindAny, Rules: rules} }
 func All(rules ...Rule) Rule { return Rule{Kind: KindAll, Rules: rules} }
 
 // ReadableBy limits who reads a field, beyond the entity's own rule: to everybody else it is null, in filters and orders
-// as well. The rule may be made of Anyone, SignedIn, Role, Self, Is, Any and All: what a row alone decides.
+// as well, and so it is nullable in the API. Nor do they overwrite it. The rule may be made of Anyone, SignedIn, Role, Self, Is, Any
+// and All: what a row alone decides.
 func ReadableBy(rule Rule) Annotation { return Annotation{ReadableBy: &rule} }

@@ -1,5 +1,5 @@
-// Package entity is what a schema file may say beyond ent's own words: the [Mixin] that every entity has, and
-// annotations for what the API shows of it.
+// Package entity is what a schema file may say beyond ent's own words: the [Mixin] that every entity has,
+// annotations for what the API shows of it, and [Access], who may do what.
 //
 //	type Task struct{ ent.Schema }
 //
@@ -8,15 +8,21 @@
 //	func (Task) Fields() []ent.Field {
 //		return []ent.Field{
 //			field.String("title").NotEmpty().MaxLen(200),
-//			field.Time("closed_at").Optional().Annotations(entity.ReadOnly()),
+//			field.Time("closed_at").Optional().Nillable().Annotations(entity.ReadOnly()),
 //		}
+//	}
+//
+//	func (Task) Annotations() []schema.Annotation {
+//		return []schema.Annotation{entity.Access{Read: entity.SignedIn(), Create: entity.SignedIn()}}
 //	}
 //
 // Guarantees, each held by the generator's corpus (internal/codegen/testdata):
 //
-//   - an entity with the Mixin and no annotation is exposed whole: query, list, mutations, subscription;
+//   - an entity with the Mixin and no annotation is exposed whole, to administrators: query, list, mutations, subscription;
 //   - id, version, createdAt and updatedAt are in no input;
-//   - a Hidden or Sensitive field is nowhere in the SDL.
+//   - a Hidden or Sensitive field is nowhere in the SDL;
+//   - a field that is ReadableBy some is nullable in its type, and as it was in inputs;
+//   - rules of [Access] that do not fit the schema are refused, with their line (TestErrors).
 //
 // It is a leaf, and data only: it imports ent's schema vocabulary and nothing of ours. Schema files and the
 // generator import it.

@@ -28,6 +28,26 @@ func settings(ctx context.Context) []setting {
 	return set
 }
 
+// check is a statement that follows another.
+type check struct {
+	sql  string
+	args []any
+}
+
+type checkKey struct{}
+
+// WithCheck returns a context in which every statement outside a transaction is followed by another, in the same round trip
+// and the same transaction: where that one fails, the first is undone and its error returned. What it answers is dropped.
+// A Tx ignores it.
+func WithCheck(ctx context.Context, sql string, args ...any) context.Context {
+	return context.WithValue(ctx, checkKey{}, &check{sql, args})
+}
+
+func checkOf(ctx context.Context) *check {
+	c, _ := ctx.Value(checkKey{}).(*check)
+	return c
+}
+
 func queueSettings(b *pgx.Batch, set []setting) {
 	for _, s := range set {
 		b.Queue("select set_config($1, $2, true)", s.name, s.value)

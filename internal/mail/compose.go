@@ -38,11 +38,11 @@ type Data struct {
 	Change    string    // TwoFactorChanged: what was done, "turned on" or the like; "changed" by default
 }
 
-//go:embed templates/*.txt
+//go:embed templates
 var files embed.FS
 
 // templates are one a kind. Each begins with its subject and an empty line.
-var templates = template.Must(template.New("").Option("missingkey=error").ParseFS(files, "templates/*.txt"))
+var templates = template.Must(template.New("").Option("missingkey=error").ParseFS(files, "templates/*"))
 
 // needsLink are the kinds that are of no use without a link.
 var needsLink = map[string]bool{VerifyEmail: true, ResetPassword: true, ChangeEmail: true, EmailChanged: true}

@@ -47,7 +47,7 @@ func (e apiError) path() string {
 	return strings.Join(parts, ".")
 }
 
-// post sends a body of JSON as a viewer, "" for ada.
+// post sends a body of JSON as a viewer, "" for ada; a role may follow the viewer's id.
 func (b *bundle) post(ctx context.Context, as, body string) (a answer, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url, strings.NewReader(body))
 	if err != nil {

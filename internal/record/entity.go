@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"godstack/internal/entity"
 )
 
 // Kind is how a column's values look in Go and in GraphQL.
@@ -44,8 +46,12 @@ type Field struct {
 	Order    string // its value of the order enum; empty if records cannot be ordered by it
 	Use      Use
 
+	ReadableBy *entity.Rule // who reads it, of those who may read the record; nil for all of them
+
 	index int     // in the struct
 	of    *Entity // of a UUID: whose id it is
+	edge  *Edge   // whose foreign key it is
+	rule  *rule   // ReadableBy
 }
 
 // Edge describes a relation. Generated code makes it.
@@ -76,8 +82,9 @@ type Entity struct {
 	Fields      []Field
 	Edges       []Edge
 	Constraints map[string]string // name of a unique index or foreign key -> input field it is about
+	Access      entity.Access
 
-	columns string            // the select list, for a table alias t
+	columns string            // the select list, for a table alias t: what the API shows, and the ids of edges
 	names   []string          // of the columns, in that order
 	types   []string          // the GraphQL types that a record is of
 	id      *Field            // the column id
@@ -87,13 +94,13 @@ type Entity struct {
 	orders  map[string]*Field // by enum value
 	filters map[string]condition
 	edges   map[string]*Edge
+	rules   map[entity.Operation]*rule
 }
 
 // complete builds the look-up tables. model is the entity's ent struct.
 func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 	e.fields, e.column = map[string]*Field{}, map[string]*Field{}
 	e.orders, e.edges = map[string]*Field{}, map[string]*Edge{}
-	var list strings.Builder
 	for i := range e.Fields {
 		f := &e.Fields[i]
 		sf, ok := model.FieldByName(f.Go)
@@ -111,13 +118,7 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		if f.Column == "version" {
 			e.version = f
 		}
-		if i > 0 {
-			list.WriteString(", ")
-		}
-		list.WriteString(`t."` + f.Column + `"`)
-		e.names = append(e.names, f.Column)
 	}
-	e.columns = list.String()
 	e.types = []string{e.Name, "Node", "Record"}
 	for i := range e.Edges {
 		d := &e.Edges[i]
@@ -126,11 +127,20 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		}
 		if d.ToOne() {
 			d.field = e.fields[d.Field]
-			d.field.of = d.to
+			d.field.of, d.field.edge = d.to, d
 		}
 		e.edges[d.Name] = d
 	}
 	e.filters = conditions(e)
+	// What nobody may see stays in the database.
+	var list []string
+	for i := range e.Fields {
+		if f := &e.Fields[i]; f.Use != 0 || f.edge != nil || f == e.id || f == e.version {
+			list = append(list, `t."`+f.Column+`"`)
+			e.names = append(e.names, f.Column)
+		}
+	}
+	e.columns = strings.Join(list, ", ")
 	return nil
 }
 
@@ -149,11 +159,19 @@ func (e *Entity) publicName(column string) (name string, readable bool) {
 	return f.Name, f.Use&InType != 0
 }
 
-// publicNames returns the names of those that clients may read, in order.
-func (e *Entity) publicNames(columns []string) []string {
+// publicNames returns the names of those that who asks may read of a record, in order; nil stays nil. Without the record,
+// fields that not everybody reads are left out.
+func (e *Entity) publicNames(who asker, n Node, columns []string) []string {
+	if columns == nil {
+		return nil
+	}
 	names := make([]string, 0, len(columns))
 	for _, c := range columns {
-		if name, readable := e.publicName(c); readable {
+		name, readable := e.publicName(c)
+		if f := e.column[c]; f != nil && f.rule != nil {
+			readable = readable && n != nil && who.reads(e, f, n)
+		}
+		if readable {
 			names = append(names, name)
 		}
 	}

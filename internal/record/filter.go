@@ -1,6 +1,7 @@
 package record
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,11 +79,15 @@ func conditions(e *Entity) map[string]condition {
 
 // query builds a statement: text with $n for each argument.
 type query struct {
+	who   asker // whom rules are asked about
 	text  strings.Builder
 	args  []any
 	alias int // the number of table aliases given out for sub-queries
 	count int // of conditions
 }
+
+// newQuery begins a statement on behalf of who asks.
+func newQuery(ctx context.Context) *query { return &query{who: askerOf(ctx)} }
 
 func (q *query) write(parts ...string) {
 	for _, p := range parts {
@@ -145,7 +150,7 @@ func (q *query) condition(e *Entity, t, key string, raw any) error {
 	case c.edge != nil:
 		return q.edge(t, c, raw)
 	}
-	return q.compare(t, c, key, raw)
+	return q.compare(e, t, c, key, raw)
 }
 
 // list writes the and, or the or, of a list of where inputs.
@@ -172,15 +177,15 @@ func (q *query) list(e *Entity, t, key string, raw any) error {
 }
 
 // compare writes a condition on one column.
-func (q *query) compare(t string, c condition, key string, raw any) error {
-	col := t + `."` + c.field.Column + `"`
+func (q *query) compare(e *Entity, t string, c condition, key string, raw any) error {
 	switch c.op {
 	case opIsNil, opNotNil:
 		yes, err := graphql.UnmarshalBoolean(raw)
 		if err != nil {
 			return badInput("where", "where.%s: %v", key, err)
 		}
-		q.write(col, " IS ")
+		q.column(e, t, c.field)
+		q.write(" IS ")
 		if yes != (c.op == opIsNil) {
 			q.write("NOT ")
 		}
@@ -198,7 +203,8 @@ func (q *query) compare(t string, c condition, key string, raw any) error {
 		if c.op == opNotIn {
 			q.write("NOT (")
 		}
-		q.write(col, " = ANY(")
+		q.column(e, t, c.field)
+		q.write(" = ANY(")
 		q.arg(values)
 		q.write(")")
 		if c.op == opNotIn {
@@ -211,9 +217,11 @@ func (q *query) compare(t string, c condition, key string, raw any) error {
 		return badInput("where", "where.%s: %v", key, err)
 	}
 	if c.op >= opContains {
-		return q.match(col, c.op, v.(string))
+		q.match(func() { q.column(e, t, c.field) }, c.op, v.(string))
+		return nil
 	}
-	q.write(col, comparison[c.op])
+	q.column(e, t, c.field)
+	q.write(comparison[c.op])
 	q.arg(plain(c.field, v))
 	return nil
 }
@@ -223,17 +231,21 @@ var comparison = [...]string{opEQ: " = ", opNEQ: " <> ", opGT: " > ", opGTE: " >
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // match writes a condition on a text.
-func (q *query) match(col string, o op, s string) error {
+func (q *query) match(col func(), o op, s string) {
 	switch o {
 	case opEqualFold:
-		q.write("lower(", col, ") = lower(")
+		q.write("lower(")
+		col()
+		q.write(") = lower(")
 		q.arg(s)
 		q.write(")")
-		return nil
+		return
 	case opContainsFold:
-		q.write(col, " ILIKE ")
+		col()
+		q.write(" ILIKE ")
 	default:
-		q.write(col, " LIKE ")
+		col()
+		q.write(" LIKE ")
 	}
 	s = likeEscape.Replace(s)
 	if o != opHasPrefix {
@@ -243,10 +255,9 @@ func (q *query) match(col string, o op, s string) error {
 		s += "%"
 	}
 	q.arg(s)
-	return nil
 }
 
-// edge writes whether related records exist, with conditions of their own or without.
+// edge writes whether related records exist that who asks may read, with conditions of their own or without.
 func (q *query) edge(t string, c condition, raw any) error {
 	d := c.edge
 	q.alias++
@@ -270,6 +281,7 @@ func (q *query) edge(t string, c condition, raw any) error {
 	default:
 		q.write(" WHERE ", a, ".", quote(d.From), " = ", t, ".id")
 	}
+	q.may(d.to, a, false)
 	if c.op == opHasWith {
 		for _, raw := range graphql.CoerceList(raw) {
 			in, _ := raw.(map[string]any)

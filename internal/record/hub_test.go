@@ -15,7 +15,7 @@ func TestSlowSubscriber(t *testing.T) {
 	g, err := NewEngine(nil, nil, nil)
 	require.NoError(t, err)
 	id := uuid.New()
-	s := g.hub.subscribe(recordKey{"thread", id})
+	s := g.hub.subscribe(recordKey{"thread", id}, asker{})
 	var b changelog.Batch
 	for v := range int64(2 * maxPending) {
 		field := "subject"
@@ -25,7 +25,8 @@ func TestSlowSubscriber(t *testing.T) {
 		b.Changes = append(b.Changes, changelog.Change{Entity: "thread", ID: id, Version: v + 1, Op: changelog.OpUpdate, Fields: []string{field}})
 	}
 	g.Deliver(t.Context(), b)
-	events, resync, err := s.take(t.Context())
+	n, err := s.take(t.Context())
+	events, resync := n.events, n.resync
 	require.NoError(t, err)
 	require.False(t, resync)
 	require.Len(t, events, maxPending)
@@ -40,7 +41,8 @@ func TestSlowSubscriber(t *testing.T) {
 	g.Deliver(t.Context(), b)
 	g.Deliver(t.Context(), changelog.Batch{Resync: true})
 	g.Deliver(t.Context(), changelog.Batch{Changes: b.Changes[:1]})
-	events, resync, err = s.take(t.Context())
+	n, err = s.take(t.Context())
+	events, resync = n.events, n.resync
 	require.NoError(t, err)
 	require.True(t, resync)
 	require.Len(t, events, 1)

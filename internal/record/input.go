@@ -36,9 +36,19 @@ func (in Input) MarshalGQL(w io.Writer) { _ = json.NewEncoder(w).Encode(map[stri
 
 // Values are the changes that a create or update input asks for, under ent's names.
 type Values struct {
+	ID    uuid.UUID // of a new record
 	Set   []Assignment
 	Clear []string
 	Links []Link
+}
+
+// columns lists what is set.
+func (v *Values) columns() []string {
+	names := make([]string, len(v.Set))
+	for i, a := range v.Set {
+		names[i] = a.Column
+	}
+	return names
 }
 
 // Assignment sets one column.

@@ -73,11 +73,11 @@ func (q *query) fromParents(parents []uuid.UUID, columns string) {
 
 // readChildren reads a page of the children of each parent, in one statement.
 func (s *Store) readChildren(ctx context.Context, d *Edge, parents []uuid.UUID, p Page, l *listing) ([]*Connection, error) {
-	q := &query{}
+	q := newQuery(ctx)
 	q.write("SELECT p.n, ", s.columns)
 	q.fromParents(parents, s.columns)
 	q.ofParent(s, d)
-	if err := q.page(s.Entity, l, p.Where); err != nil {
+	if err := q.page(s.Entity, l, p.Where, false); err != nil {
 		return nil, err
 	}
 	q.write(") t ORDER BY p.n, ")
@@ -96,13 +96,14 @@ func (s *Store) readChildren(ctx context.Context, d *Edge, parents []uuid.UUID, 
 
 // countChildren counts the children of each parent, in one statement.
 func (s *Store) countChildren(ctx context.Context, d *Edge, parents []uuid.UUID, where Input) ([]int, error) {
-	q := &query{}
+	q := newQuery(ctx)
 	q.write("SELECT p.n, c.n")
 	q.fromParents(parents, "count(*) n")
 	q.ofParent(s, d)
 	if err := q.where(s.Entity, "t", where); err != nil {
 		return nil, err
 	}
+	q.may(s.Entity, "t", false)
 	q.write(") c")
 	out := make([]int, len(parents))
 	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {

@@ -1,10 +1,12 @@
 package record_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,10 +49,12 @@ type bundle struct {
 type options struct {
 	conns  int32 // in the pool
 	tailer bool  // changes are delivered
+	rules  bool  // access rules hold
 }
 
 func oneConnection(o *options) { o.conns = 1 }
 func withTailer(o *options)    { o.tailer = true }
+func withRules(o *options)     { o.rules = true }
 
 func setup(t testing.TB, change ...func(*options)) *bundle {
 	t.Helper()
@@ -77,7 +81,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	drv := entpgx.Open(b.Pool)
 	logger := slog.New(slog.NewTextHandler(b.log, nil))
 	b.client = ent.NewClient(ent.Driver(drv))
-	rc := &record.Config{Logger: logger}
+	rc := &record.Config{Logger: logger, Unrestricted: !o.rules}
 	var tailer *changelog.Tailer
 	if o.tailer {
 		rc.Committed = func() { tailer.Wake() }
@@ -123,17 +127,19 @@ func (b *bundle) serve(t testing.TB, s *server.Server) {
 	b.url, b.http = "http://"+ln.Addr().String()+"/graphql", &http.Client{Transport: transport}
 }
 
-// viewerHeader says who asks, as a UUID; "-" is nobody.
+// viewerHeader says who asks, as a UUID and, after a space, a role, a user's by default; "-" is nobody.
 const viewerHeader = "Authorization"
 
 func (b *bundle) whoAsks(_ context.Context, who string) (viewer.Viewer, bool, error) {
+	who, role, _ := strings.Cut(who, " ")
+	role = cmp.Or(role, viewer.User)
 	switch who {
 	case "-":
 		return viewer.Viewer{}, false, nil
 	case "":
-		return viewer.Viewer{ID: b.ada.UUID, Role: "user"}, true, nil
+		return viewer.Viewer{ID: b.ada.UUID, Role: role}, true, nil
 	default:
 		id, err := uuid.Parse(who)
-		return viewer.Viewer{ID: id, Role: "user"}, err == nil, err
+		return viewer.Viewer{ID: id, Role: role}, err == nil, err
 	}
 }

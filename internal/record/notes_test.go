@@ -64,7 +64,7 @@ func (b *bundle) notes(t *testing.T, rows ...string) *record.Store {
 		{Name: "refID", Column: "ref", Go: "Ref", Kind: record.UUID, Nullable: true, Use: record.InFilter},
 	}, Edges: []record.Edge{{Name: "ref", To: "Note", Field: "refID"}}}
 	s := record.NewStore(e, record.Model{New: func() record.Node { return &note{} }})
-	_, err := record.NewEngine(entpgx.Open(b.Pool), []*record.Store{s}, nil)
+	_, err := record.NewEngine(entpgx.Open(b.Pool), []*record.Store{s}, &record.Config{Unrestricted: true})
 	require.NoError(t, err)
 	return s
 }

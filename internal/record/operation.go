@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"entgo.io/ent/dialect"
 	"github.com/99designs/gqlgen/graphql"
@@ -19,7 +20,12 @@ const ActorSetting = "godstack.actor"
 
 // Operation makes each GraphQL operation a unit: it gives a query of several fields its loaders, and a mutation
 // its transaction. It is a gqlgen extension.
-type Operation struct{ Engine *Engine }
+type Operation struct {
+	Engine *Engine
+	// Alone names the mutation fields that see to their transactions themselves. Each commits on its own, also where it answers
+	// with an error; they may not be mixed with others in one operation.
+	Alone []string
+}
 
 var _ interface {
 	graphql.HandlerExtension
@@ -47,6 +53,13 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		}
 		return next(ctx)
 	}
+	switch n, of := o.countAlone(ctx); {
+	case n == of:
+		return next(ctx)
+	case n > 0:
+		return refuse(ctx, &Error{Code: BadUserInput, Message: "fields that sign in or manage an account cannot be mixed with " +
+			"others in one operation: they commit on their own"})
+	}
 	w := &work{engine: o.Engine, alone: alone}
 	defer w.end(ctx)
 	resp := next(context.WithValue(ctx, workKey{}, w))
@@ -62,14 +75,34 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		return &graphql.Response{Data: []byte("null"), Errors: resp.Errors}
 	}
 	if err := w.commit(ctx); err != nil {
-		graphql.AddError(ctx, err) // which has it presented
-		errs := graphql.GetErrors(ctx)
-		return &graphql.Response{Data: []byte("null"), Errors: errs[len(errs)-1:]}
+		return refuse(ctx, err)
 	}
 	for _, err := range resp.Errors {
 		delete(err.Extensions, "retryAfter") // what is committed must not be done again
 	}
 	return resp
+}
+
+// refuse answers an operation with an error and nothing else.
+func refuse(ctx context.Context, err error) *graphql.Response {
+	graphql.AddError(ctx, err) // which has it presented
+	errs := graphql.GetErrors(ctx)
+	return &graphql.Response{Data: []byte("null"), Errors: errs[len(errs)-1:]}
+}
+
+// countAlone says how many of a mutation's root fields commit on their own, of how many.
+func (o Operation) countAlone(ctx context.Context) (n, of int) {
+	op := graphql.GetOperationContext(ctx)
+	for _, f := range graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Mutation"}) {
+		if f.Name == "__typename" {
+			continue
+		}
+		of++
+		if slices.Contains(o.Alone, f.Name) {
+			n++
+		}
+	}
+	return n, of
 }
 
 // InterceptRootField runs a root field, unless one before it has failed.
@@ -129,7 +162,9 @@ func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
 // write runs f, which writes through the driver it gets. A write that is one statement, in an operation of one
 // root field, goes without BEGIN and COMMIT: statement and actor travel in one pipeline, which is a transaction
 // of its own. Everything else goes into the operation's transaction, or into one made for f.
-func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Context, dialect.Driver) error) error {
+//
+// check, unless it is nil, runs after f, and undoes what f wrote by failing.
+func (g *Engine) write(ctx context.Context, oneStatement bool, check *query, f func(context.Context, dialect.Driver) error) error {
 	if v, ok := viewer.FromContext(ctx); ok {
 		ctx = entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
 	}
@@ -139,11 +174,14 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Co
 		if w.tx == nil {
 			w.tx = g.driver.Begin(ctx, pgx.TxOptions{})
 		}
-		if err := f(ctx, entpgx.FromTx(w.tx)); err != nil {
+		if err := checked(ctx, w.tx, check, f); err != nil {
 			return err
 		}
 		w.written, w.dirty = true, true
 	case oneStatement:
+		if check != nil {
+			ctx = entpgx.WithCheck(ctx, check.text.String(), check.args...)
+		}
 		if err := f(ctx, g.driver); err != nil {
 			return err
 		}
@@ -153,7 +191,7 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Co
 		g.committed()
 	default:
 		tx := g.driver.Begin(ctx, pgx.TxOptions{})
-		if err := f(ctx, entpgx.FromTx(tx)); err != nil {
+		if err := checked(ctx, tx, check, f); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
 		if err := tx.CommitContext(ctx); err != nil {
@@ -162,6 +200,15 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, f func(context.Co
 		g.committed()
 	}
 	return nil
+}
+
+// checked runs f and the check in a transaction.
+func checked(ctx context.Context, tx *entpgx.Tx, check *query, f func(context.Context, dialect.Driver) error) error {
+	err := f(ctx, entpgx.FromTx(tx))
+	if err == nil && check != nil {
+		_, err = tx.PGX().Exec(ctx, check.text.String(), check.args...)
+	}
+	return err
 }
 
 // commit ends the operation's transaction, if there is one.

@@ -69,12 +69,15 @@ type Page struct {
 
 // term is a column that a list is ordered by.
 type term struct {
-	field *Field
-	desc  bool
+	field    *Field
+	desc     bool
+	nullable bool // to who asks
 }
 
 // listing is a checked Page of an entity.
 type listing struct {
+	who      asker
+	entity   *Entity
 	terms    []term // the last is the id, so that the order is total
 	limit    int
 	backward bool // the last records of the list are asked for
@@ -89,8 +92,8 @@ type bound struct {
 }
 
 // listing checks p against the entity.
-func (e *Entity) listing(p Page) (*listing, error) {
-	l := &listing{limit: DefaultPage}
+func (e *Entity) listing(who asker, p Page) (*listing, error) {
+	l := &listing{who: who, entity: e, limit: DefaultPage}
 	switch {
 	case p.First != nil && p.Last != nil:
 		return nil, &Error{Code: BadUserInput, Message: "first and last cannot be used together",
@@ -117,12 +120,12 @@ func (e *Entity) listing(p Page) (*listing, error) {
 		if slices.ContainsFunc(l.terms, func(t term) bool { return t.field == f }) {
 			continue
 		}
-		l.terms = append(l.terms, term{f, o.Desc})
+		l.terms = append(l.terms, term{f, o.Desc, f.Nullable || who.limit(e, f) != nil})
 		fmt.Fprintf(&signature, " %s %t", f.Column, o.Desc)
 	}
 	// The id follows the last term's direction, so that one index serves both.
 	desc := len(l.terms) > 0 && l.terms[len(l.terms)-1].desc
-	l.terms = append(l.terms, term{e.id, desc})
+	l.terms = append(l.terms, term{e.id, desc, false})
 	sum := sha256.Sum256([]byte(signature.String()))
 	l.order = base64.RawURLEncoding.EncodeToString(sum[:6])
 	if err := l.bound("after", p.After); err != nil {
@@ -144,11 +147,15 @@ func (l *listing) bound(argument string, c *Cursor) error {
 	return nil
 }
 
-// cursor returns the place of a record.
-func (l *listing) cursor(record reflect.Value) Cursor {
+// cursor returns the place of a record. It tells only what who asks may read.
+func (l *listing) cursor(n Node) Cursor {
 	parts := []any{l.order}
 	for _, t := range l.terms {
-		parts = append(parts, place(t.field.value(record)))
+		if l.who.reads(l.entity, t.field, n) {
+			parts = append(parts, place(t.field.value(reflect.ValueOf(n))))
+		} else {
+			parts = append(parts, nil)
+		}
 	}
 	b, err := json.Marshal(parts)
 	if err != nil {
@@ -200,7 +207,7 @@ func (l *listing) parse(c Cursor) ([]any, error) {
 	values := make([]any, len(l.terms))
 	for i, t := range l.terms {
 		raw := parts[i+1]
-		if raw == nil && t.field.Nullable {
+		if raw == nil && t.nullable {
 			continue
 		}
 		values[i], err = t.field.unplace(raw)
@@ -224,28 +231,35 @@ func (q *query) after(l *listing, b bound) {
 			if j > 0 {
 				q.write(" AND ")
 			}
-			col := `t."` + t.field.Column + `"`
 			v := b.values[j]
+			compare := func(op string) {
+				q.column(l.entity, "t", t.field)
+				q.write(op)
+				q.arg(v)
+			}
+			is := func(state string) {
+				q.column(l.entity, "t", t.field)
+				q.write(" IS ", state)
+			}
 			switch less := t.desc != b.before; {
 			case j < i && v == nil:
-				q.write(col, " IS NULL")
+				is("NULL")
 			case j < i:
-				q.write(col, " = ")
-				q.arg(v)
+				compare(" = ")
 			case v == nil && less:
-				q.write(col, " IS NOT NULL")
+				is("NOT NULL")
 			case v == nil:
 				q.write("false")
 			case less:
-				q.write(col, " < ")
-				q.arg(v)
-			case t.field.Nullable:
-				q.write("(", col, " > ")
-				q.arg(v)
-				q.write(" OR ", col, " IS NULL)")
+				compare(" < ")
+			case t.nullable:
+				q.write("(")
+				compare(" > ")
+				q.write(" OR ")
+				is("NULL")
+				q.write(")")
 			default:
-				q.write(col, " > ")
-				q.arg(v)
+				compare(" > ")
 			}
 		}
 		q.write(")")
@@ -253,8 +267,9 @@ func (q *query) after(l *listing, b bound) {
 	q.write(")")
 	// Said again for the first column alone, so that its index bounds the scan.
 	first := l.terms[0]
-	if v := b.values[0]; len(l.terms) > 1 && v != nil && !first.field.Nullable {
-		q.write(` AND t."`, first.field.Column, `"`)
+	if v := b.values[0]; len(l.terms) > 1 && v != nil && !first.nullable {
+		q.write(" AND ")
+		q.column(l.entity, "t", first.field)
 		if first.desc != b.before {
 			q.write(" <= ")
 		} else {
@@ -266,12 +281,12 @@ func (q *query) after(l *listing, b bound) {
 
 // orderBy writes the order in which the rows are read: reversed where the last ones are asked for.
 func (q *query) orderBy(l *listing) {
-	for i, t := range l.terms {
+	for i, by := range l.terms {
 		if i > 0 {
 			q.write(", ")
 		}
-		q.write(`t."`, t.field.Column, `"`)
-		if t.desc != l.backward {
+		q.column(l.entity, "t", by.field)
+		if by.desc != l.backward {
 			q.write(" DESC")
 		}
 	}
@@ -286,7 +301,7 @@ type Connection struct {
 }
 
 // Cursor returns the place of the i-th node.
-func (c *Connection) Cursor(i int) Cursor { return c.listing.cursor(reflect.ValueOf(c.Nodes[i])) }
+func (c *Connection) Cursor(i int) Cursor { return c.listing.cursor(c.Nodes[i]) }
 
 // page makes a connection of the rows read for l: one more than asked for says that there are more.
 func (l *listing) page(rows []Node, p Page) *Connection {

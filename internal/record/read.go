@@ -26,16 +26,26 @@ func Get(ctx context.Context, s *Store, id ID) (Raw, error) {
 	return Render(ctx, s, n)
 }
 
-// byID returns the records that exist among ids.
+// byID returns the records among ids that exist and that who asks may read.
 func (s *Store) byID(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Node, error) {
+	q := newQuery(ctx)
+	return s.among(ctx, q, ids, func() { q.may(s.Entity, "t", false) })
+}
+
+// load returns the records that exist among ids, whoever asks.
+func (s *Store) load(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Node, error) {
+	return s.among(ctx, &query{}, ids, func() {})
+}
+
+func (s *Store) among(ctx context.Context, q *query, ids []uuid.UUID, more func()) (map[uuid.UUID]Node, error) {
 	m := make(map[uuid.UUID]Node, len(ids))
 	if len(ids) == 0 {
 		return m, nil
 	}
-	q := &query{}
 	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ANY(")
 	q.arg(ids)
 	q.write(")")
+	more()
 	err := s.each(ctx, q, nil, func(n Node) {
 		id, _ := s.key(n)
 		m[id] = n
@@ -57,15 +67,15 @@ func List(ctx context.Context, s *Store, p Page) (Raw, error) {
 	return x.answer(ctx, list[0])
 }
 
-// Find returns a page of all records.
+// Find returns a page of the records that who asks may read.
 func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
-	l, err := s.listing(p)
+	l, err := s.listing(askerOf(ctx), p)
 	if err != nil {
 		return nil, err
 	}
-	q := &query{}
+	q := newQuery(ctx)
 	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE ")
-	if err := q.page(s.Entity, l, p.Where); err != nil {
+	if err := q.page(s.Entity, l, p.Where, true); err != nil {
 		return nil, err
 	}
 	var rows []Node
@@ -75,21 +85,23 @@ func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
 	return l.page(rows, p), nil
 }
 
-// Count counts the records that where describes.
+// Count counts the records that where describes and that who asks may read.
 func (s *Store) Count(ctx context.Context, where Input) (int, error) {
-	q := &query{}
+	q := newQuery(ctx)
 	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE ")
 	if err := q.where(s.Entity, "t", where); err != nil {
 		return 0, err
 	}
+	q.may(s.Entity, "t", true)
 	return s.engine.count(ctx, q)
 }
 
-// page writes what follows WHERE for one page.
-func (q *query) page(e *Entity, l *listing, where Input) error {
+// page writes what follows WHERE for one page. all says that it is one of the whole table.
+func (q *query) page(e *Entity, l *listing, where Input, all bool) error {
 	if err := q.where(e, "t", where); err != nil {
 		return err
 	}
+	q.may(e, "t", all)
 	for _, b := range l.bounds {
 		q.write(" AND ")
 		q.after(l, b)

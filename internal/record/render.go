@@ -99,6 +99,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 			related[i] = x.edge(ctx, s, d, &fields[i], nodes, func(n int) ast.Path { return below(paths, n, alias) })
 		}
 	}
+	who := askerOf(ctx)
 	for n, node := range nodes {
 		v := reflect.ValueOf(node)
 		w := &bytes.Buffer{}
@@ -114,6 +115,10 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 				related[i][n].MarshalGQL(w)
 			default:
 				c := s.fields[f.Name]
+				if !who.reads(s.Entity, c, node) {
+					w.WriteString("null")
+					continue
+				}
 				if err := c.write(w, c.value(v)); err != nil {
 					x.fail(below(paths, n, ast.PathName(f.Alias)), f, err)
 					valid = valid && c.Nullable
@@ -186,7 +191,7 @@ func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.
 	if err != nil {
 		return failed(err)
 	}
-	l, err := to.listing(p)
+	l, err := to.listing(askerOf(ctx), p)
 	if err != nil {
 		return failed(err)
 	}

@@ -30,10 +30,11 @@ type Model struct {
 	New func() Node
 	// Create inserts a record through drv.
 	Create func(ctx context.Context, drv dialect.Driver, v *Values) (Node, error)
-	// Update changes the record that has this id and version; ErrNoRow says that there is none.
-	Update func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *Values) (Node, error)
-	// Delete removes the record that has this id and version, and says how many that were.
-	Delete func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int) (int, error)
+	// Update changes the record that has this id and version, and meets may unless that is nil; ErrNoRow says that there
+	// is none.
+	Update func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, v *Values, may func(*sql.Selector)) (Node, error)
+	// Delete removes the record that has this id and version, and meets may, and says how many that were.
+	Delete func(ctx context.Context, drv dialect.Driver, id uuid.UUID, version int, may func(*sql.Selector)) (int, error)
 	// Hooked reports whether hooks are registered, whose statements belong into the write's transaction.
 	Hooked func() bool
 	// Invalid returns the field that a validation error of ent is about.
@@ -70,6 +71,10 @@ type Config struct {
 	// BatchWait is how long a request's loaders wait for more keys: long enough for the root fields of an operation
 	// to ask, which run at the same time. An operation of one field does not wait. Default 200 µs.
 	BatchWait time.Duration
+	// Rules are the custom rules that entities name.
+	Rules map[string]CustomRule
+	// Unrestricted has everybody meet every rule. It is for measuring what rules cost.
+	Unrestricted bool
 	// Logger gets what goes wrong and no client is told of. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -100,6 +105,11 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 	}
 	for _, s := range stores {
 		if err := s.complete(g.entities, reflect.TypeOf(s.model.New()).Elem()); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range stores {
+		if err := s.protect(&c); err != nil {
 			return nil, err
 		}
 	}

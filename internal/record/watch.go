@@ -99,19 +99,24 @@ const loadTimeout = 10 * time.Second
 
 // event is a change on its way to the subscribers, and the record, loaded once for all of them.
 type event struct {
-	change changelog.Change
-	load   sync.Once
-	record Node
-	err    error
+	change  changelog.Change
+	askers  []asker // of the subscribers
+	load    sync.Once
+	record  Node
+	allowed map[asker]bool // who may read the record
+	err     error
 }
 
 // subscription is one subscriber to one record.
 type subscription struct {
 	key recordKey
+	who asker
 
 	mu      sync.Mutex
-	pending []*event // protected by mu
-	resync  bool     // protected by mu: anything may have happened
+	pending []*event               // protected by mu
+	resync  bool                   // protected by mu: anything may have happened
+	recheck bool                   // protected by mu: who may read the record may have changed
+	behind  map[recordKey]struct{} // protected by the hub's mu: other records that this depends on
 	wake    chan struct{}
 }
 
@@ -123,9 +128,10 @@ type recordKey struct {
 
 // hub hands changes to the subscribers they concern.
 type hub struct {
-	mu   sync.RWMutex
-	subs map[recordKey]map[*subscription]struct{} // protected by mu
-	n    int                                      // of subscriptions; protected by mu
+	mu      sync.RWMutex
+	subs    map[recordKey]map[*subscription]struct{} // protected by mu
+	depends map[recordKey]map[*subscription]struct{} // protected by mu: who reads through the record
+	n       int                                      // of subscriptions; protected by mu
 
 	watching func(n int)
 	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
@@ -133,17 +139,17 @@ type hub struct {
 }
 
 func newHub(watching func(int)) *hub {
-	return &hub{subs: map[recordKey]map[*subscription]struct{}{}, watching: watching, ready: make(chan struct{})}
+	return &hub{
+		subs: map[recordKey]map[*subscription]struct{}{}, depends: map[recordKey]map[*subscription]struct{}{},
+		watching: watching, ready: make(chan struct{}),
+	}
 }
 
-func (h *hub) subscribe(k recordKey) *subscription {
-	s := &subscription{key: k, wake: make(chan struct{}, 1)}
+func (h *hub) subscribe(k recordKey, who asker) *subscription {
+	s := &subscription{key: k, who: who, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.subs[k] == nil {
-		h.subs[k] = map[*subscription]struct{}{}
-	}
-	h.subs[k][s] = struct{}{}
+	put(h.subs, k, s)
 	h.n++
 	h.watching(h.n)
 	return s
@@ -152,12 +158,41 @@ func (h *hub) subscribe(k recordKey) *subscription {
 func (h *hub) unsubscribe(s *subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.subs[s.key], s)
-	if len(h.subs[s.key]) == 0 {
-		delete(h.subs, s.key)
+	drop(h.subs, s.key, s)
+	for k := range s.behind {
+		drop(h.depends, k, s)
 	}
 	h.n--
 	h.watching(h.n)
+}
+
+// follow says what else a subscription depends on from now on.
+func (h *hub) follow(s *subscription, keys map[recordKey]struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k := range s.behind {
+		if _, stays := keys[k]; !stays {
+			drop(h.depends, k, s)
+		}
+	}
+	for k := range keys {
+		put(h.depends, k, s)
+	}
+	s.behind = keys
+}
+
+func put(m map[recordKey]map[*subscription]struct{}, k recordKey, s *subscription) {
+	if m[k] == nil {
+		m[k] = map[*subscription]struct{}{}
+	}
+	m[k][s] = struct{}{}
+}
+
+func drop(m map[recordKey]map[*subscription]struct{}, k recordKey, s *subscription) {
+	delete(m[k], s)
+	if len(m[k]) == 0 {
+		delete(m, k)
+	}
 }
 
 // Deliver hands a batch of the change log to the subscriptions. The tailer calls it.
@@ -183,17 +218,37 @@ func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 					}
 				}
 			}
+			for k, subs := range h.depends {
+				if k.entity == c.Entity {
+					for s := range subs {
+						s.doubt()
+					}
+				}
+			}
 			continue
 		}
-		subs := h.subs[recordKey{c.Entity, c.ID}]
+		k := recordKey{c.Entity, c.ID}
+		for s := range h.depends[k] {
+			s.doubt()
+		}
+		subs := h.subs[k]
 		if len(subs) == 0 {
 			continue
 		}
-		e := &event{change: c}
+		e := &event{change: c, askers: make([]asker, 0, len(subs))}
 		for s := range subs {
+			e.askers = append(e.askers, s.who)
 			s.push(e)
 		}
 	}
+}
+
+// doubt has the subscriber's right checked again.
+func (s *subscription) doubt() {
+	s.mu.Lock()
+	s.recheck = true
+	s.mu.Unlock()
+	s.signal()
 }
 
 func (s *subscription) push(e *event) {
@@ -202,7 +257,7 @@ func (s *subscription) push(e *event) {
 		s.pending = append(s.pending, e)
 	} else {
 		last := s.pending[maxPending-1]
-		joined := &event{change: e.change}
+		joined := &event{change: e.change, askers: []asker{s.who}}
 		joined.change.Fields = slices.Concat(last.change.Fields, e.change.Fields)
 		slices.Sort(joined.change.Fields)
 		joined.change.Fields = slices.Compact(joined.change.Fields)
@@ -226,26 +281,33 @@ func (s *subscription) signal() {
 	}
 }
 
-// take waits for events.
-func (s *subscription) take(ctx context.Context) (events []*event, resync bool, err error) {
+// news is what has happened to a subscription.
+type news struct {
+	events          []*event
+	resync, recheck bool
+}
+
+// take waits for news.
+func (s *subscription) take(ctx context.Context) (news, error) {
 	for {
 		s.mu.Lock()
-		events, resync = s.pending, s.resync
-		s.pending, s.resync = nil, false
+		n := news{s.pending, s.resync, s.recheck}
+		s.pending, s.resync, s.recheck = nil, false, false
 		s.mu.Unlock()
-		if len(events) > 0 || resync {
-			return events, resync, nil
+		if len(n.events) > 0 || n.resync || n.recheck {
+			return n, nil
 		}
 		select {
 		case <-s.wake:
 		case <-ctx.Done():
-			return nil, false, ctx.Err()
+			return news{}, ctx.Err()
 		}
 	}
 }
 
 // Watch streams a record: a SNAPSHOT of it, or READY where the client holds the current version, then each
-// change. The stream ends after DELETED, or with an error where the database cannot be read. A record that does not exist is NOT_FOUND.
+// change. The stream ends after DELETED, which is also what is sent where the viewer may not read the record any more, or
+// with an error where the database cannot be read. A record that does not exist, or may not be read, is NOT_FOUND.
 //
 // It registers first and reads then: what is committed in between is in both, and is told apart by the
 // database's own snapshot, which comes with the record in one statement.
@@ -254,12 +316,17 @@ func Watch(ctx context.Context, s *Store, id ID, knownVersion *int) (<-chan *Eve
 	if err != nil {
 		return nil, err
 	}
+	who := askerOf(ctx)
+	if holds, known := who.known(s.rules[reading]); known && !holds && !who.signedIn {
+		return nil, s.denied(who, "watch")
+	}
 	select {
 	case <-s.engine.hub.ready:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	w := &watcher{store: s, render: s.engine.rendererOf(ctx), id: key, sub: s.engine.hub.subscribe(recordKey{s.Prefix, key})}
+	w := &watcher{store: s, render: s.engine.rendererOf(ctx), id: key, who: who,
+		sub: s.engine.hub.subscribe(recordKey{s.Prefix, key}, who)}
 	n, err := w.read(ctx)
 	if err == nil && n == nil {
 		err = s.notFound(key)
@@ -289,16 +356,22 @@ type watcher struct {
 	store    *Store
 	render   *renderer
 	id       uuid.UUID
+	who      asker
 	sub      *subscription
 	snapshot changelog.Snapshot // what the last read record contains
 }
 
-// read reads the record and the snapshot it belongs to.
+// read reads the record, if the viewer may, and the snapshot it belongs to.
 func (w *watcher) read(ctx context.Context) (n Node, err error) {
-	q := &query{}
+	// What it depends on is followed before the rule is asked, or a change in between would be missed.
+	if err := w.follow(ctx); err != nil {
+		return nil, err
+	}
+	q := newQuery(ctx)
 	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", w.store.columns, " FROM (SELECT) one LEFT JOIN ",
 		quote(w.store.Table), " t ON t.id = ")
 	q.arg(w.id)
+	q.may(w.store.Entity, "t", false)
 	var (
 		text string
 		ok   bool
@@ -336,17 +409,23 @@ func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) erro
 		return err
 	}
 	for {
-		events, resync, err := w.sub.take(ctx)
+		news, err := w.sub.take(ctx)
 		if err != nil {
 			return err
 		}
-		if resync {
+		switch {
+		case news.resync:
 			done, err := w.resync(ctx, out)
 			if done || err != nil {
 				return err
 			}
+		case news.recheck:
+			done, err := w.recheck(ctx, out)
+			if done || err != nil {
+				return err
+			}
 		}
-		for _, e := range events {
+		for _, e := range news.events {
 			if w.snapshot.Visible(e.change.Xid) {
 				continue
 			}
@@ -376,9 +455,42 @@ func (w *watcher) resync(ctx context.Context, out chan<- *Event) (done bool, err
 	return false, send(ctx, out, w.event(snapshotKind, n))
 }
 
-// next makes the subscriber's event of a change. The record is loaded by the first subscriber that needs it.
+// follow finds out which other records decide whether the viewer may read this one.
+func (w *watcher) follow(ctx context.Context) error {
+	r := w.store.rules[reading]
+	if _, known := w.who.known(r); known || !r.reaches() {
+		return nil
+	}
+	found, err := w.store.load(ctx, []uuid.UUID{w.id})
+	if err != nil {
+		return err
+	}
+	keys := map[recordKey]struct{}{}
+	if n := found[w.id]; n != nil {
+		if err := w.store.dependencies(ctx, r, w.who, n, keys); err != nil {
+			return err
+		}
+	}
+	w.store.engine.hub.follow(w.sub, keys)
+	return nil
+}
+
+// recheck asks again whether the viewer may read the record; done where not.
+func (w *watcher) recheck(ctx context.Context, out chan<- *Event) (done bool, err error) {
+	if err := w.follow(ctx); err != nil {
+		return false, err
+	}
+	seen, err := w.store.byID(ctx, []uuid.UUID{w.id})
+	if err != nil || seen[w.id] != nil {
+		return false, err
+	}
+	return true, send(ctx, out, &Event{watcher: w, kind: deletedKind})
+}
+
+// next makes the subscriber's event of a change. The record is loaded, and who may read it found out, by the first
+// subscriber that needs it, for all of them.
 func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
-	c := &Event{watcher: w, version: int(e.change.Version), fields: w.store.publicNames(e.change.Fields)}
+	c := &Event{watcher: w, version: int(e.change.Version)}
 	switch e.change.Op {
 	case changelog.OpDelete:
 		c.kind = deletedKind
@@ -392,9 +504,35 @@ func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
 		// For all subscribers, so not with the context of the first one.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 		defer cancel()
-		m, err := w.store.byID(ctx, []uuid.UUID{w.id})
-		e.record, e.err = m[w.id], err
+		e.err = e.read(ctx, w.store, w.id)
 	})
-	c.record = e.record
-	return c, e.err
+	if e.err != nil {
+		return nil, e.err
+	}
+	if c.record = e.record; c.record != nil && !e.allowed[w.who] {
+		return &Event{watcher: w, kind: deletedKind}, nil
+	}
+	c.fields = w.store.publicNames(w.who, c.record, e.change.Fields)
+	if w.store.rules[reading].reaches() {
+		return c, w.follow(ctx)
+	}
+	return c, nil
+}
+
+// read loads the record and decides for the subscribers.
+func (e *event) read(ctx context.Context, s *Store, id uuid.UUID) error {
+	found, err := s.load(ctx, []uuid.UUID{id})
+	if err != nil || found[id] == nil {
+		return err
+	}
+	e.record = found[id]
+	allowed, err := s.decide(ctx, s.rules[reading], e.record, e.askers)
+	if err != nil {
+		return err
+	}
+	e.allowed = make(map[asker]bool, len(allowed))
+	for i, a := range e.askers {
+		e.allowed[a] = allowed[i]
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
@@ -14,41 +15,46 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"godstack/internal/changelog"
-	"godstack/internal/viewer"
+	"godstack/internal/entity"
 )
 
 // Create inserts a record from a create input.
 func Create(ctx context.Context, s *Store, in Input) (Raw, error) {
+	who := askerOf(ctx)
+	if holds, known := who.known(s.rules[entity.Create]); known && !holds {
+		return nil, s.denied(who, entity.Create)
+	}
 	v, err := s.decode(in, InCreate)
 	if err != nil {
 		return nil, err
 	}
+	v.ID = entity.NewID()
 	for i := range s.Edges {
 		d := &s.Edges[i]
 		if !d.Viewer {
 			continue
 		}
-		who, ok := viewer.FromContext(ctx)
-		if !ok {
-			return nil, &Error{Code: Unauthenticated, Message: "sign in to create a " + s.Name}
+		if !who.signedIn {
+			return nil, s.denied(who, entity.Create)
 		}
 		v.set(d.field, who.ID)
 	}
 	var n Node
-	err = s.engine.write(ctx, s.oneStatement(v), func(ctx context.Context, drv dialect.Driver) (err error) {
+	err = s.engine.write(ctx, s.oneStatement(v), s.after(who, v, InCreate), func(ctx context.Context, drv dialect.Driver) (err error) {
 		n, err = s.model.Create(ctx, drv, v)
 		return err
 	})
 	if err != nil {
-		return nil, s.refused(err, InCreate)
+		return nil, s.refused(who, err, InCreate)
 	}
 	return Render(ctx, s, n)
 }
 
-// Update changes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
+// Update changes the record that has this id if its version is the expected one. Else it answers CONFLICT, FORBIDDEN or
 // NOT_FOUND.
 func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input) (Raw, error) {
-	key, err := s.target(id, expectedVersion)
+	who := askerOf(ctx)
+	key, err := s.target(who, entity.Update, id, expectedVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -56,18 +62,31 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 	if err != nil {
 		return nil, err
 	}
+	need := s.toSet(v)
 	var n Node
-	err = s.engine.write(ctx, s.oneStatement(v), func(wctx context.Context, drv dialect.Driver) (err error) {
-		n, err = s.model.Update(wctx, drv, key, expectedVersion, v)
+	err = s.engine.write(ctx, s.oneStatement(v), s.after(who, v, InUpdate), func(wctx context.Context, drv dialect.Driver) (err error) {
+		n, err = s.model.Update(wctx, drv, key, expectedVersion, v, s.allowed(who, need))
 		if errors.Is(err, ErrNoRow) {
-			err = s.conflict(ctx, key, expectedVersion)
+			err = s.conflict(ctx, entity.Update, need, key, expectedVersion)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, s.refused(err, InUpdate)
+		return nil, s.refused(who, err, InUpdate)
 	}
 	return Render(ctx, s, n)
+}
+
+// toSet returns what it needs to make the changes of v: beside the rule of update those of the fields, for what one may not
+// read one may not overwrite.
+func (s *Store) toSet(v *Values) *rule {
+	need := s.need(entity.Update)
+	for _, column := range slices.Concat(v.columns(), v.Clear) {
+		if f := s.column[column]; f != nil && f.rule != nil {
+			need.rules = append(need.rules, f.rule)
+		}
+	}
+	return need
 }
 
 // ErrNoRow is what Model.Update returns where no record has the id and the version.
@@ -79,28 +98,33 @@ type Deleted struct {
 	Version   int
 }
 
-// Delete removes the record that has this id if its version is the expected one. Else it answers CONFLICT, or
+// Delete removes the record that has this id if its version is the expected one. Else it answers CONFLICT, FORBIDDEN or
 // NOT_FOUND.
 func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted, error) {
-	key, err := s.target(id, expectedVersion)
+	who := askerOf(ctx)
+	key, err := s.target(who, entity.Delete, id, expectedVersion)
 	if err != nil {
 		return nil, err
 	}
-	err = s.engine.write(ctx, !s.model.Hooked(), func(wctx context.Context, drv dialect.Driver) error {
-		n, err := s.model.Delete(wctx, drv, key, expectedVersion)
+	need := s.need(entity.Delete)
+	err = s.engine.write(ctx, !s.model.Hooked(), nil, func(wctx context.Context, drv dialect.Driver) error {
+		n, err := s.model.Delete(wctx, drv, key, expectedVersion, s.allowed(who, need))
 		if err == nil && n == 0 {
-			err = s.conflict(ctx, key, expectedVersion)
+			err = s.conflict(ctx, entity.Delete, need, key, expectedVersion)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, s.refused(err, 0)
+		return nil, s.refused(who, err, 0)
 	}
 	return &Deleted{DeletedID: s.globalID(key), Version: expectedVersion + 1}, nil
 }
 
-// target checks what update and delete are told to change.
-func (s *Store) target(id ID, expectedVersion int) (uuid.UUID, error) {
+// target checks what update and delete are told to change. Who is not signed in is told so, where that is what is missing.
+func (s *Store) target(who asker, op entity.Operation, id ID, expectedVersion int) (uuid.UUID, error) {
+	if holds, known := who.known(s.need(op)); known && !holds && !who.signedIn {
+		return uuid.UUID{}, s.denied(who, op)
+	}
 	key, err := id.of(s.Entity, "id")
 	if err == nil && expectedVersion < 1 {
 		err = badInput("expectedVersion", "expectedVersion must be 1 or more, not %d", expectedVersion)
@@ -111,18 +135,33 @@ func (s *Store) target(id ID, expectedVersion int) (uuid.UUID, error) {
 // oneStatement reports whether a write of v is a single statement.
 func (s *Store) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.model.Hooked() }
 
-// conflict says why no row had the id and the expected version: two reads, and only then.
-func (s *Store) conflict(ctx context.Context, id uuid.UUID, expected int) error {
-	m, err := s.byID(ctx, []uuid.UUID{id})
+// conflict says why no row had the id and the expected version and met need: two reads, and only then.
+func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, id uuid.UUID, expected int) error {
+	q := newQuery(ctx)
+	q.write("SELECT (")
+	compiler{w: q, who: q.who}.rule(need, s.Entity, "t")
+	q.write(") IS TRUE, ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ")
+	q.arg(id)
+	q.may(s.Entity, "t", false)
+	var (
+		n   Node
+		may bool
+	)
+	if err := s.each(ctx, q, []any{&may}, func(r Node) { n = r }); err != nil {
+		return err
+	}
+	switch {
+	case n == nil:
+		return s.notFound(id)
+	case !may:
+		return s.denied(q.who, op)
+	}
+	_, current := s.key(n)
+	columns, err := s.changedSince(ctx, id, expected, current)
 	if err != nil {
 		return err
 	}
-	n := m[id]
-	if n == nil {
-		return s.notFound(id)
-	}
-	_, current := s.key(n)
-	fields, err := s.changedSince(ctx, id, expected, current)
+	state, err := s.current(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -132,7 +171,7 @@ func (s *Store) conflict(ctx context.Context, id uuid.UUID, expected int) error 
 		Message: fmt.Sprintf("%s has version %d, not %d", global, current, expected),
 		Conflict: &ConflictState{
 			Type: s.Name, ID: global.String(), ExpectedVersion: expected, CurrentVersion: current,
-			Current: s.current(n), Fields: fields,
+			Current: state, Fields: s.publicNames(q.who, n, columns),
 		},
 	}
 }
@@ -141,30 +180,21 @@ func (e *Entity) notFound(id uuid.UUID) *Error {
 	return &Error{Code: NotFound, Message: e.globalID(id).String() + " does not exist"}
 }
 
-// changedSince names the fields that changed after a version; nil if the log does not know any more.
+// changedSince names the columns and edges that changed after a version; nil if the log does not know any more.
 func (s *Store) changedSince(ctx context.Context, id uuid.UUID, expected, current int) ([]string, error) {
 	if expected >= current { // no version that the log could know
 		return nil, nil
 	}
 	q := &query{args: []any{id, s.Prefix, expected, current}}
 	q.write(changelog.FieldsSince)
-	var names []string // nil where the log does not know
-	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
-		var columns []string
-		if err := rows.Scan(&columns); err != nil {
-			return err
-		}
-		if columns != nil {
-			names = s.publicNames(columns)
-		}
-		return nil
-	})
-	return names, err
+	var columns []string // nil where the log does not know
+	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error { return rows.Scan(&columns) })
+	return columns, err
 }
 
-// current returns a record's readable fields under their GraphQL names, each as a query would answer it.
-func (s *Store) current(n Node) map[string]any {
-	rv := reflect.ValueOf(n)
+// current returns what who asks may read of a record under the GraphQL names, each as a query would answer it.
+func (s *Store) current(ctx context.Context, n Node) (map[string]any, error) {
+	who, rv := askerOf(ctx), reflect.ValueOf(n)
 	m := map[string]any{"__typename": s.Name}
 	for i := range s.Fields {
 		f := &s.Fields[i]
@@ -172,7 +202,8 @@ func (s *Store) current(n Node) map[string]any {
 			continue
 		}
 		w := &bytes.Buffer{}
-		if err := f.write(w, f.value(rv)); err != nil {
+		if !who.reads(s.Entity, f, n) || f.write(w, f.value(rv)) != nil {
+			w.Reset()
 			w.WriteString("null")
 		}
 		m[f.Name] = json.RawMessage(w.Bytes())
@@ -183,15 +214,90 @@ func (s *Store) current(n Node) map[string]any {
 			continue
 		}
 		m[d.Name] = nil
-		if id, ok := d.field.value(rv).(uuid.UUID); ok {
+		id, ok := d.field.value(rv).(uuid.UUID)
+		if ok && who.limit(s.Entity, d.field) != nil {
+			seen, err := s.engine.stores[d.to.Prefix].byID(ctx, []uuid.UUID{id})
+			if err != nil {
+				return nil, err
+			}
+			ok = seen[id] != nil
+		}
+		if ok {
 			m[d.Name] = map[string]any{"__typename": d.To, "id": d.to.globalID(id).String()}
 		}
 	}
-	return m
+	return m, nil
+}
+
+// accessRefused is the code that the database function access_refuse raises, with what it was about as the detail.
+const accessRefused = "GS403"
+
+// after returns the statement that checks a write once it is made, nil where there is nothing to check: that the records
+// whose ids the input has may be read, and, of a new record, that the rule of create holds for it. Where one does not, the
+// statement fails, and with it the write.
+func (s *Store) after(who asker, v *Values, use Use) *query {
+	q := &query{who: who}
+	begin := func() {
+		if len(q.args) == 0 {
+			q.write("SELECT access_refuse(c.what) FROM (SELECT CASE")
+		}
+		q.write(" WHEN (")
+	}
+	end := func(what string) { q.write(") IS NOT TRUE THEN '", what, "'") }
+	unreadable := func(e *Entity) bool {
+		holds, known := who.known(e.rules[reading])
+		return !holds || !known
+	}
+	for _, a := range v.Set {
+		f := s.column[a.Column]
+		if f == nil || f.edge == nil || f.edge.Viewer || !unreadable(f.of) {
+			continue
+		}
+		begin()
+		q.write("EXISTS (SELECT FROM ", quote(f.of.Table), " t WHERE t.id = ")
+		q.arg(a.Value)
+		q.may(f.of, "t", false)
+		q.write(")")
+		end(f.edge.Input)
+	}
+	for _, l := range v.Links {
+		d := s.edges[l.Edge]
+		if len(l.Add) == 0 || !unreadable(d.to) {
+			continue
+		}
+		begin()
+		q.write("NOT EXISTS (SELECT FROM unnest(")
+		q.arg(l.Add)
+		q.write("::uuid[]) i (id) WHERE NOT EXISTS (SELECT FROM ", quote(d.to.Table), " t WHERE t.id = i.id")
+		q.may(d.to, "t", false)
+		q.write("))")
+		if use == InCreate {
+			end(d.Input)
+		} else {
+			end(d.Inputs[0])
+		}
+	}
+	if use == InCreate {
+		r := s.rules[entity.Create]
+		if _, known := who.known(r); !known {
+			begin()
+			q.write("EXISTS (SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
+			q.arg(v.ID)
+			q.write(" AND ")
+			compiler{w: q, who: who}.rule(r, s.Entity, "t")
+			q.write(")")
+			end(string(entity.Create))
+		}
+	}
+	if len(q.args) == 0 {
+		return nil
+	}
+	q.write(" END AS what) c WHERE c.what IS NOT NULL")
+	return q
 }
 
 // refused turns a write's error into what the client is told.
-func (s *Store) refused(err error, use Use) error {
+func (s *Store) refused(who asker, err error, use Use) error {
 	if name, ok := s.model.Invalid(err); ok {
 		public, _ := s.publicName(name)
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s: %v", public, root(err)), Fields: []string{public}, Err: err}
@@ -206,6 +312,12 @@ func (s *Store) refused(err error, use Use) error {
 		case d != nil && d.Viewer:
 			return &Error{Code: Unauthenticated, Message: "who is signed in does not exist any more", Err: err}
 		}
+	}
+	if pg != nil && pg.Code == accessRefused {
+		if pg.Detail == string(entity.Create) {
+			return s.denied(who, entity.Create)
+		}
+		return unknownRecord([]string{pg.Detail}, err)
 	}
 	return s.engine.translate(err, use)
 }
@@ -272,7 +384,7 @@ func (g *Engine) translate(err error, use ...Use) error {
 	case "23505": // unique_violation
 		return &Error{Code: AlreadyExists, Message: fmt.Sprintf("another record has this %s", join(fields)), Fields: fields, Err: err}
 	case "23503": // foreign_key_violation
-		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s names a record that does not exist", join(fields)), Fields: fields, Err: err}
+		return unknownRecord(fields, err)
 	case "23502", "23514": // not_null_violation, check_violation
 		if pg.ColumnName != "" {
 			if e := g.ofTable(pg.TableName); e != nil {
@@ -285,6 +397,11 @@ func (g *Engine) translate(err error, use ...Use) error {
 		return &Error{Code: BadUserInput, Message: "a value is out of range", Err: err}
 	}
 	return err
+}
+
+// unknownRecord is the answer to the id of a record that does not exist, or that who asks may not read.
+func unknownRecord(fields []string, err error) *Error {
+	return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s names a record that does not exist", join(fields)), Fields: fields, Err: err}
 }
 
 func join(fields []string) string {

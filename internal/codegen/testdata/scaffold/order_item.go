@@ -2,6 +2,7 @@ package schema
 
 import (
 	"entgo.io/ent"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/field"
 
 	"godstack/internal/entity"
@@ -12,6 +13,16 @@ type OrderItem struct{ ent.Schema }
 
 // Mixin of OrderItem.
 func (OrderItem) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+// Annotations of OrderItem: every signed-in user reads, creates, changes and deletes all of them. Say here who really may.
+func (OrderItem) Annotations() []schema.Annotation {
+	return []schema.Annotation{entity.Access{
+		Read:   entity.SignedIn(),
+		Create: entity.SignedIn(),
+		Update: entity.SignedIn(),
+		Delete: entity.SignedIn(),
+	}}
+}
 
 // Fields of OrderItem.
 func (OrderItem) Fields() []ent.Field {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"entgo.io/ent"
+	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
@@ -15,6 +16,16 @@ type Page struct{ ent.Schema }
 
 // Mixin of Page.
 func (Page) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+
+// Annotations of Page: every signed-in user reads, creates, changes and deletes all of them. Say here who really may.
+func (Page) Annotations() []schema.Annotation {
+	return []schema.Annotation{entity.Access{
+		Read:   entity.SignedIn(),
+		Create: entity.SignedIn(),
+		Update: entity.SignedIn(),
+		Delete: entity.SignedIn(),
+	}}
+}
 
 // Fields of Page.
 func (Page) Fields() []ent.Field {

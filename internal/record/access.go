@@ -1,0 +1,547 @@
+package record
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"godstack/internal/entity"
+	"godstack/internal/viewer"
+)
+
+// asker is who asks: a viewer, or nobody.
+type asker struct {
+	viewer.Viewer
+	signedIn bool
+}
+
+func askerOf(ctx context.Context) asker {
+	v, ok := viewer.FromContext(ctx)
+	return asker{v, ok}
+}
+
+// rule is an entity.Rule whose names are resolved.
+type rule struct {
+	kind   entity.RuleKind
+	role   string
+	edge   *Edge
+	op     entity.Operation // through: whose rule of the other entity; empty for read
+	custom *CustomRule
+	rules  []*rule
+}
+
+var anyone = &rule{kind: entity.KindAnyone}
+
+// CustomRule is a rule written in Go: one meaning, told twice.
+type CustomRule struct {
+	// Where writes the rule as an SQL condition on a row. A null counts as false.
+	Where func(p *Predicate, v viewer.Viewer, signedIn bool)
+	// Holds decides it in memory, for a record that Where would be asked about. Optional: without it the database is asked, with
+	// a statement for each viewer that a change is delivered to.
+	Holds func(ctx context.Context, n Node, v viewer.Viewer, signedIn bool) (bool, error)
+}
+
+// Predicate is where a CustomRule writes its condition to.
+type Predicate struct {
+	w writer
+	t string
+}
+
+// Write appends SQL.
+func (p *Predicate) Write(sql string) { p.w.write(sql) }
+
+// Arg appends a placeholder for a value that pgx can send.
+func (p *Predicate) Arg(v any) { p.w.arg(v) }
+
+// Column appends a column of the row, by its name in the table.
+func (p *Predicate) Column(name string) { p.w.write(p.t, ".", quote(name)) }
+
+// resolve finds what a rule names. The zero Rule is for administrators.
+func (e *Entity) resolve(r entity.Rule, custom map[string]CustomRule) (*rule, error) {
+	out := &rule{kind: r.Kind, op: r.Op}
+	switch r.Kind {
+	case "":
+		return &rule{kind: entity.KindRole, role: viewer.Admin}, nil
+	case entity.KindAnyone, entity.KindSignedIn, entity.KindSelf:
+	case entity.KindRole:
+		out.role = r.Name
+	case entity.KindIs, entity.KindHas, entity.KindThrough:
+		if out.edge = e.edges[r.Name]; out.edge == nil {
+			return nil, fmt.Errorf("record: a rule of %s names its edge %s, which it does not have", e.Name, r.Name)
+		}
+	case entity.KindCustom:
+		c, ok := custom[r.Name]
+		if !ok || c.Where == nil {
+			return nil, fmt.Errorf("record: %s has the custom rule %s, which Config.Rules does not supply", e.Name, r.Name)
+		}
+		out.custom = &c
+	case entity.KindAny, entity.KindAll:
+		for _, part := range r.Rules {
+			p, err := e.resolve(part, custom)
+			if err != nil {
+				return nil, err
+			}
+			out.rules = append(out.rules, p)
+		}
+	default:
+		return nil, fmt.Errorf("record: a rule of %s has the unknown kind %q", e.Name, r.Kind)
+	}
+	return out, nil
+}
+
+// protect resolves the entity's rules, or, where the engine is unrestricted, has everybody meet them.
+func (e *Entity) protect(c *Config) (err error) {
+	e.rules = map[entity.Operation]*rule{}
+	for op, r := range map[entity.Operation]entity.Rule{
+		reading: e.Access.Read, entity.Create: e.Access.Create, entity.Update: e.Access.Update, entity.Delete: e.Access.Delete,
+	} {
+		if c.Unrestricted {
+			e.rules[op] = anyone
+		} else if e.rules[op], err = e.resolve(r, c.Rules); err != nil {
+			return err
+		}
+	}
+	for i := range e.Fields {
+		f := &e.Fields[i]
+		if f.ReadableBy != nil && !c.Unrestricted {
+			if f.rule, err = e.resolve(*f.ReadableBy, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reading is what Rule.Op is for read.
+const reading entity.Operation = ""
+
+// need returns what the operation needs: its own rule, and that the record may be read.
+func (e *Entity) need(op entity.Operation) *rule {
+	if op == reading {
+		return e.rules[reading]
+	}
+	return &rule{kind: entity.KindAll, rules: []*rule{e.rules[reading], e.rules[op]}}
+}
+
+// known decides a rule for all records at once, as far as who asks is enough for that.
+func (a asker) known(r *rule) (holds, known bool) {
+	switch r.kind {
+	case entity.KindAnyone:
+		return true, true
+	case entity.KindSignedIn:
+		return a.signedIn, true
+	case entity.KindRole:
+		return a.signedIn && a.Is(r.role), true
+	case entity.KindSelf, entity.KindIs, entity.KindHas:
+		return false, !a.signedIn
+	case entity.KindThrough:
+		holds, known = a.known(r.edge.to.need(r.op))
+		if holds && known { // where the edge is empty it does not hold
+			known = !r.edge.field.Nullable
+		}
+		return holds, known
+	case entity.KindAny, entity.KindAll:
+		all := r.kind == entity.KindAll
+		undecided := false
+		for _, part := range r.rules {
+			h, k := a.known(part)
+			if k && h != all {
+				return h, true
+			}
+			undecided = undecided || !k
+		}
+		return all, !undecided
+	}
+	return false, false
+}
+
+// writer takes SQL: a query of ours, or a predicate of ent's.
+type writer interface {
+	write(parts ...string)
+	arg(v any)
+}
+
+// entWriter writes into a predicate of ent.
+type entWriter struct{ *sql.Builder }
+
+func (w entWriter) write(parts ...string) {
+	for _, p := range parts {
+		w.WriteString(p)
+	}
+}
+
+func (w entWriter) arg(v any) { w.Arg(v) }
+
+// compiler writes rules as SQL.
+type compiler struct {
+	w     writer
+	who   asker
+	bulk  bool // for a whole table: sub-queries that do not depend on the row, so that the planner may begin with them
+	depth int  // of sub-queries, which names their tables
+}
+
+// rule writes the condition that r holds for the row t of e.
+func (c compiler) rule(r *rule, e *Entity, t string) {
+	if holds, known := c.who.known(r); known {
+		c.w.write(strconv.FormatBool(holds))
+		return
+	}
+	switch r.kind {
+	case entity.KindSelf:
+		c.w.write(t, ".id = ")
+		c.w.arg(c.who.ID)
+	case entity.KindIs:
+		c.w.write(t, ".", quote(r.edge.field.Column), " = ")
+		c.w.arg(c.who.ID)
+	case entity.KindHas:
+		c.has(r.edge, t)
+	case entity.KindThrough:
+		c.through(r, t)
+	case entity.KindCustom:
+		c.w.write("(")
+		r.custom.Where(&Predicate{c.w, t}, c.who.Viewer, c.who.signedIn)
+		c.w.write(")")
+	case entity.KindAny, entity.KindAll:
+		var parts []*rule
+		for _, part := range r.rules {
+			if _, known := c.who.known(part); !known { // the others do not change the result
+				parts = append(parts, part)
+			}
+		}
+		if c.bulk && r.kind == entity.KindAny && len(parts) > 1 {
+			c.union(parts, e, t)
+			return
+		}
+		word := " OR "
+		if r.kind == entity.KindAll {
+			word = " AND "
+		}
+		c.w.write("(")
+		for i, part := range parts {
+			if i > 0 {
+				c.w.write(word)
+			}
+			c.rule(part, e, t)
+		}
+		c.w.write(")")
+	}
+}
+
+// below returns the compiler of a sub-query and the name of its table.
+func (c compiler) below() (compiler, string) {
+	c.depth++
+	return c, "r" + strconv.Itoa(c.depth)
+}
+
+func (c compiler) has(d *Edge, t string) {
+	_, r := c.below()
+	table, ref := d.Through, quote(d.Ref)
+	if d.Through == "" {
+		table, ref = d.to.Table, "id"
+	}
+	if c.bulk {
+		c.w.write(t, ".id IN (SELECT ", r, ".", quote(d.From), " FROM ", quote(table), " ", r, " WHERE ", r, ".", ref, " = ")
+	} else {
+		c.w.write("EXISTS (SELECT FROM ", quote(table), " ", r, " WHERE ", r, ".", quote(d.From), " = ", t, ".id AND ", r, ".", ref, " = ")
+	}
+	c.w.arg(c.who.ID)
+	c.w.write(")")
+}
+
+func (c compiler) through(r *rule, t string) {
+	inner, a := c.below()
+	to, column := r.edge.to, t+"."+quote(r.edge.field.Column)
+	need := to.need(r.op)
+	if holds, known := c.who.known(need); holds && known {
+		c.w.write(column, " IS NOT NULL")
+		return
+	}
+	if c.bulk {
+		c.w.write(column, " IN (SELECT ", a, ".id FROM ", quote(to.Table), " ", a, " WHERE ")
+	} else {
+		c.w.write("EXISTS (SELECT FROM ", quote(to.Table), " ", a, " WHERE ", a, ".id = ", column, " AND ")
+	}
+	inner.rule(need, to, a)
+	c.w.write(")")
+}
+
+// union has each part find its rows by an index of its own.
+func (c compiler) union(parts []*rule, e *Entity, t string) {
+	inner, a := c.below()
+	c.w.write(t, ".id IN (")
+	for i, part := range parts {
+		if i > 0 {
+			c.w.write(" UNION ALL ")
+		}
+		c.w.write("SELECT ", a, ".id FROM ", quote(e.Table), " ", a, " WHERE ")
+		inner.rule(part, e, a)
+	}
+	c.w.write(")")
+}
+
+// may writes " AND", and that who asks may read the row t; nothing where they may read all.
+func (q *query) may(e *Entity, t string, bulk bool) {
+	r := e.rules[reading]
+	if holds, known := q.who.known(r); holds && known {
+		return
+	}
+	q.write(" AND ")
+	compiler{w: q, who: q.who, bulk: bulk}.rule(r, e, t)
+}
+
+// column writes a column as who asks may read it: a value that they may not is null.
+func (q *query) column(e *Entity, t string, f *Field) {
+	col := t + "." + quote(f.Column)
+	r := q.who.limit(e, f)
+	if r == nil {
+		q.write(col)
+		return
+	}
+	q.write("CASE WHEN ")
+	compiler{w: q, who: q.who}.rule(r, e, t)
+	q.write(" THEN ", col, " END")
+}
+
+// limit returns the rule that decides for each record whether who asks may read a field of it; nil if they may always. The id
+// of a record that may not be read may not be read either.
+func (a asker) limit(e *Entity, f *Field) *rule {
+	r := f.rule
+	if r == nil && f.edge != nil && !implies(e.rules[reading], f.edge) {
+		if holds, known := a.known(f.edge.to.rules[reading]); holds && known {
+			return nil
+		}
+		r = &rule{kind: entity.KindThrough, edge: f.edge}
+	}
+	if r == nil {
+		return nil
+	}
+	if holds, known := a.known(r); holds && known {
+		return nil
+	}
+	return r
+}
+
+// implies reports whether whoever meets r may read what the edge leads to.
+func implies(r *rule, d *Edge) bool {
+	if r.kind == entity.KindAll {
+		return slices.ContainsFunc(r.rules, func(part *rule) bool { return implies(part, d) })
+	}
+	return r.kind == entity.KindThrough && r.edge == d
+}
+
+// reads reports whether who asks may read a field of a record that they may read. It needs nothing but the record: rules of
+// fields are made so. For the id behind an edge it does not speak.
+func (a asker) reads(e *Entity, f *Field, n Node) bool {
+	if f.rule == nil {
+		return true
+	}
+	return a.local(f.rule, e, reflect.ValueOf(n))
+}
+
+func (a asker) local(r *rule, e *Entity, n reflect.Value) bool {
+	if holds, known := a.known(r); known {
+		return holds
+	}
+	switch r.kind {
+	case entity.KindSelf:
+		return e.id.value(n) == any(a.ID)
+	case entity.KindIs:
+		return r.edge.field.value(n) == any(a.ID)
+	case entity.KindAny:
+		return slices.ContainsFunc(r.rules, func(part *rule) bool { return a.local(part, e, n) })
+	case entity.KindAll:
+		return !slices.ContainsFunc(r.rules, func(part *rule) bool { return !a.local(part, e, n) })
+	}
+	return false
+}
+
+// decide says for which askers r holds, of a record in memory. What the record does not tell is read once for all of them.
+func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]bool, error) {
+	out := make([]bool, len(who))
+	var open []int
+	for i, a := range who {
+		holds, known := a.known(r)
+		if out[i] = holds; !known {
+			out[i] = false
+			open = append(open, i)
+		}
+	}
+	if len(open) == 0 {
+		return out, nil
+	}
+	// settle decides the open ones with f.
+	settle := func(f func(a asker) bool) {
+		for _, i := range open {
+			out[i] = f(who[i])
+		}
+	}
+	row := reflect.ValueOf(n)
+	switch r.kind {
+	case entity.KindSelf, entity.KindIs:
+		settle(func(a asker) bool { return a.local(r, s.Entity, row) })
+	case entity.KindHas:
+		ids := make([]uuid.UUID, len(open))
+		for k, i := range open {
+			ids[k] = who[i].ID
+		}
+		there, err := s.members(ctx, r.edge, n, ids)
+		if err != nil {
+			return nil, err
+		}
+		settle(func(a asker) bool { return there[a.ID] })
+	case entity.KindThrough:
+		id, ok := r.edge.field.value(row).(uuid.UUID)
+		if !ok {
+			return out, nil
+		}
+		to := s.engine.stores[r.edge.to.Prefix]
+		found, err := to.load(ctx, []uuid.UUID{id})
+		if err != nil || found[id] == nil {
+			return out, err
+		}
+		part, err := to.decide(ctx, to.need(r.op), found[id], pick(who, open))
+		if err != nil {
+			return nil, err
+		}
+		for k, i := range open {
+			out[i] = part[k]
+		}
+	case entity.KindCustom:
+		for _, i := range open {
+			var err error
+			if out[i], err = s.decideCustom(ctx, r.custom, n, who[i]); err != nil {
+				return nil, err
+			}
+		}
+	case entity.KindAny, entity.KindAll:
+		all := r.kind == entity.KindAll
+		settle(func(asker) bool { return all })
+		for _, part := range r.rules {
+			got, err := s.decide(ctx, part, n, pick(who, open))
+			if err != nil {
+				return nil, err
+			}
+			var rest []int
+			for k, i := range open {
+				if got[k] != all {
+					out[i] = !all
+				} else {
+					rest = append(rest, i)
+				}
+			}
+			if open = rest; len(open) == 0 {
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// reaches reports whether r depends on more than the record itself and who asks.
+func (r *rule) reaches() bool {
+	switch r.kind {
+	case entity.KindHas, entity.KindThrough:
+		return true
+	}
+	return slices.ContainsFunc(r.rules, (*rule).reaches)
+}
+
+// dependencies adds the records, beside n, whose changes may change what r is for a viewer: those that it goes through, and
+// the viewer's own, which logs the links of the edges that users declare.
+func (s *Store) dependencies(ctx context.Context, r *rule, who asker, n Node, keys map[recordKey]struct{}) error {
+	switch r.kind {
+	case entity.KindHas:
+		keys[recordKey{r.edge.to.Prefix, who.ID}] = struct{}{}
+	case entity.KindThrough:
+		id, ok := r.edge.field.value(reflect.ValueOf(n)).(uuid.UUID)
+		if !ok {
+			return nil
+		}
+		to := s.engine.stores[r.edge.to.Prefix]
+		keys[recordKey{to.Prefix, id}] = struct{}{}
+		if need := to.need(r.op); need.reaches() {
+			found, err := to.load(ctx, []uuid.UUID{id})
+			if err != nil || found[id] == nil {
+				return err
+			}
+			return to.dependencies(ctx, need, who, found[id], keys)
+		}
+	}
+	for _, part := range r.rules {
+		if err := s.dependencies(ctx, part, who, n, keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pick(who []asker, at []int) []asker {
+	out := make([]asker, len(at))
+	for k, i := range at {
+		out[k] = who[i]
+	}
+	return out
+}
+
+// members says which of the users an edge of a record leads to.
+func (s *Store) members(ctx context.Context, d *Edge, n Node, users []uuid.UUID) (map[uuid.UUID]bool, error) {
+	id, _ := s.key(n)
+	table, ref := d.Through, quote(d.Ref)
+	if d.Through == "" {
+		table, ref = d.to.Table, "id"
+	}
+	q := &query{}
+	q.write("SELECT t.", ref, " FROM ", quote(table), " t WHERE t.", quote(d.From), " = ")
+	q.arg(id)
+	q.write(" AND t.", ref, " = ANY(")
+	q.arg(users)
+	q.write(")")
+	there := map[uuid.UUID]bool{}
+	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
+		var u uuid.UUID
+		err := rows.Scan(&u)
+		there[u] = true
+		return err
+	})
+	return there, err
+}
+
+func (s *Store) decideCustom(ctx context.Context, c *CustomRule, n Node, a asker) (bool, error) {
+	if c.Holds != nil {
+		return c.Holds(ctx, n, a.Viewer, a.signedIn)
+	}
+	id, _ := s.key(n)
+	q := &query{}
+	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE t.id = ")
+	q.arg(id)
+	q.write(" AND (")
+	c.Where(&Predicate{q, "t"}, a.Viewer, a.signedIn)
+	q.write(")")
+	count, err := s.engine.count(ctx, q)
+	return count > 0, err
+}
+
+// allowed returns a predicate of ent that holds where r does, nil where it holds for all rows.
+func (s *Store) allowed(who asker, r *rule) func(*sql.Selector) {
+	if holds, known := who.known(r); holds && known {
+		return nil
+	}
+	return func(sel *sql.Selector) {
+		sel.Where(sql.P(func(b *sql.Builder) {
+			compiler{w: entWriter{b}, who: who}.rule(r, s.Entity, quote(s.Table))
+		}))
+	}
+}
+
+// denied is the answer to who may see a record, or needs to see none, and may not do op.
+func (s *Store) denied(who asker, op entity.Operation, fields ...string) *Error {
+	if !who.signedIn {
+		return &Error{Code: Unauthenticated, Message: fmt.Sprintf("sign in to %s a %s", op, s.Name)}
+	}
+	return &Error{Code: Forbidden, Message: fmt.Sprintf("you may not %s this %s", op, s.Name), Fields: fields}
+}

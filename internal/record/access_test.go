@@ -1,0 +1,419 @@
+package record
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/dbtest"
+	"godstack/internal/entity"
+	"godstack/internal/entpgx"
+	"godstack/internal/viewer"
+)
+
+// thing is a record of any entity of these tests: they have the same columns, with other meanings.
+type thing struct {
+	ID      uuid.UUID
+	Version int
+	A, B    *uuid.UUID
+	Secret  *string
+}
+
+func (*thing) ScanTargets(columns []string) ([]any, error) {
+	targets := make([]any, len(columns))
+	for i, c := range columns {
+		switch c {
+		case "id":
+			targets[i] = new(uuid.UUID)
+		case "version":
+			targets[i] = new(int)
+		case "secret":
+			targets[i] = new(*string)
+		default:
+			targets[i] = new(*uuid.UUID)
+		}
+	}
+	return targets, nil
+}
+
+func (n *thing) AssignRow(columns []string, targets []any) error {
+	for i, c := range columns {
+		switch c {
+		case "id":
+			n.ID = *targets[i].(*uuid.UUID)
+		case "version":
+			n.Version = *targets[i].(*int)
+		case "secret":
+			n.Secret = *targets[i].(**string)
+		case "a":
+			n.A = *targets[i].(**uuid.UUID)
+		case "b":
+			n.B = *targets[i].(**uuid.UUID)
+		}
+	}
+	return nil
+}
+
+// world is a set of records, in a database and in memory.
+type world struct {
+	pool   *pgxpool.Pool
+	r      *rand.Rand
+	things map[string][]*thing // by entity
+	links  map[string][][2]uuid.UUID
+	users  []asker
+}
+
+// the entities: residents live in a room (User.a); a room has an owner (a), members, and guests, whose links are declared by
+// the user; a note lies in a room (a) and has an author (b); a comment is on a note (a).
+var worldEntities = []string{"User", "Room", "Note", "Comment"}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := &world{pool: dbtest.New(t), r: rand.New(rand.NewPCG(seed, 1)), things: map[string][]*thing{}, links: map[string][][2]uuid.UUID{}}
+	exec := func(sql string, args ...any) {
+		_, err := w.pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	for _, e := range worldEntities {
+		exec(fmt.Sprintf(`CREATE TABLE w_%s (id uuid PRIMARY KEY, version bigint, a uuid, b uuid, secret text)`, strings.ToLower(e)))
+	}
+	for _, e := range worldEntities {
+		for range map[string]int{"User": 5, "Room": 7, "Note": 10, "Comment": 10}[e] {
+			n := &thing{ID: uuid.New(), Version: 1}
+			if e != "User" {
+				n.A = w.some(map[string]string{"Room": "User", "Note": "Room", "Comment": "Note"}[e])
+			}
+			if e == "Note" {
+				n.B = w.some("User")
+			}
+			if w.r.IntN(4) > 0 {
+				n.Secret = new(fmt.Sprintf("secret%d", w.r.IntN(5)))
+			}
+			w.things[e] = append(w.things[e], n)
+		}
+	}
+	for _, u := range w.things["User"] {
+		u.A = w.some("Room")
+	}
+	for _, e := range worldEntities {
+		for _, n := range w.things[e] {
+			exec(fmt.Sprintf(`INSERT INTO w_%s VALUES ($1, 1, $2, $3, $4)`, strings.ToLower(e)), n.ID, n.A, n.B, n.Secret)
+		}
+	}
+	for _, table := range []string{"w_members", "w_guests"} {
+		exec(`CREATE TABLE ` + table + ` (room uuid, person uuid)`)
+		for _, room := range w.things["Room"] {
+			for _, u := range w.things["User"] {
+				if w.r.IntN(4) == 0 {
+					w.links[table] = append(w.links[table], [2]uuid.UUID{room.ID, u.ID})
+					exec(`INSERT INTO `+table+` VALUES ($1, $2)`, room.ID, u.ID)
+				}
+			}
+		}
+	}
+	w.users = []asker{{}}
+	for i, u := range w.things["User"] {
+		role := []string{viewer.User, viewer.Moderator, viewer.Admin}[i%3]
+		w.users = append(w.users, asker{viewer.Viewer{ID: u.ID, Role: role}, true})
+	}
+	return w
+}
+
+// some returns the id of a record, or nil.
+func (w *world) some(e string) *uuid.UUID {
+	if w.r.IntN(5) == 0 {
+		return nil
+	}
+	return &w.things[e][w.r.IntN(len(w.things[e]))].ID
+}
+
+// anyRule makes up a rule for an entity. A local one needs nothing but the row.
+func (w *world) anyRule(e string, depth int, local bool) entity.Rule {
+	leaves := []entity.Rule{entity.Anyone(), entity.SignedIn(), entity.Role(viewer.Moderator), entity.Role(viewer.Admin), {}}
+	var own []entity.Rule
+	switch e {
+	case "User":
+		own = []entity.Rule{entity.Self()}
+	case "Room":
+		own = []entity.Rule{entity.Is("owner")}
+		if !local {
+			own = append(own, entity.Has("members"), entity.Has("guests"), entity.Has("residents"))
+		}
+	case "Note":
+		own = []entity.Rule{entity.Is("author")}
+		if !local {
+			own = append(own, entity.Through("room"), entity.Through("room", entity.Update), entity.Custom("hasSecret"))
+		}
+	case "Comment":
+		if !local {
+			own = []entity.Rule{entity.Through("note"), entity.Through("note", entity.Delete)}
+		}
+	}
+	switch n := w.r.IntN(10); {
+	case depth > 0 && n < 4:
+		parts := make([]entity.Rule, 1+w.r.IntN(3))
+		for i := range parts {
+			parts[i] = w.anyRule(e, depth-1, local)
+		}
+		if n < 2 {
+			return entity.Any(parts...)
+		}
+		return entity.All(parts...)
+	case n < 9 && len(own) > 0:
+		return own[w.r.IntN(len(own))]
+	}
+	return leaves[w.r.IntN(len(leaves))]
+}
+
+// engine makes up rules, and returns an engine that has them.
+func (w *world) engine(t *testing.T) (*Engine, map[string]*Store) {
+	t.Helper()
+	edges := map[string][]Edge{
+		"User": {{Name: "room", To: "Room", Field: "aID"}},
+		"Room": {
+			{Name: "owner", To: "User", Field: "aID"},
+			{Name: "members", To: "User", Through: "w_members", From: "room", Ref: "person"},
+			{Name: "guests", To: "User", Through: "w_guests", From: "room", Ref: "person"},
+			{Name: "residents", To: "User", From: "a"},
+		},
+		"Note":    {{Name: "room", To: "Room", Field: "aID"}, {Name: "author", To: "User", Field: "bID"}},
+		"Comment": {{Name: "note", To: "Note", Field: "aID"}},
+	}
+	stores := map[string]*Store{}
+	var list []*Store
+	for _, name := range worldEntities {
+		lower := strings.ToLower(name)
+		e := &Entity{
+			Name: name, Prefix: lower, List: lower + "s", Table: "w_" + lower, Edges: edges[name],
+			Access: entity.Access{
+				Read: w.anyRule(name, 2, false), Create: w.anyRule(name, 2, false), Update: w.anyRule(name, 2, false), Delete: w.anyRule(name, 2, false),
+			},
+			Fields: []Field{
+				{Name: "id", Column: "id", Go: "ID", Kind: UUID, Use: InType | InFilter},
+				{Name: "version", Column: "version", Go: "Version", Kind: Int, Use: InType},
+				{Name: "aID", Column: "a", Go: "A", Kind: UUID, Nullable: true, Use: InFilter},
+				{Name: "bID", Column: "b", Go: "B", Kind: UUID, Nullable: true, Use: InFilter},
+				{Name: "secret", Column: "secret", Go: "Secret", Kind: String, Nullable: true, Order: "SECRET", Use: InType | InFilter,
+					ReadableBy: new(w.anyRule(name, 2, true))},
+			},
+		}
+		stores[name] = NewStore(e, Model{New: func() Node { return &thing{} }})
+		list = append(list, stores[name])
+	}
+	g, err := NewEngine(entpgx.Open(w.pool), list, &Config{Rules: map[string]CustomRule{"hasSecret": {
+		Where: func(p *Predicate, _ viewer.Viewer, signedIn bool) {
+			p.Column("secret")
+			p.Write(" > ")
+			p.Arg("secret1")
+			if !signedIn {
+				p.Write(" AND false")
+			}
+		},
+	}}})
+	require.NoError(t, err)
+	return g, stores
+}
+
+// holds is what rules mean, said as plainly as can be.
+func (w *world) holds(stores map[string]*Store, e string, r entity.Rule, n *thing, a asker) bool {
+	linked := func(table string) bool { return slices.Contains(w.links[table], [2]uuid.UUID{n.ID, a.ID}) }
+	is := func(id *uuid.UUID) bool { return a.signedIn && id != nil && *id == a.ID }
+	switch r.Kind {
+	case "":
+		return a.signedIn && a.Role == viewer.Admin
+	case entity.KindAnyone:
+		return true
+	case entity.KindSignedIn:
+		return a.signedIn
+	case entity.KindRole:
+		return a.signedIn && (a.Role == viewer.Admin || a.Role == r.Name)
+	case entity.KindSelf:
+		return is(&n.ID)
+	case entity.KindIs:
+		if r.Name == "author" {
+			return is(n.B)
+		}
+		return is(n.A)
+	case entity.KindHas:
+		if r.Name == "residents" {
+			return slices.ContainsFunc(w.things["User"], func(u *thing) bool { return is(&u.ID) && u.A != nil && *u.A == n.ID })
+		}
+		return linked("w_" + r.Name)
+	case entity.KindThrough:
+		to := map[string]string{"Note": "Room", "Comment": "Note"}[e]
+		for _, m := range w.things[to] {
+			if n.A != nil && m.ID == *n.A {
+				access := stores[to].Access
+				own := map[entity.Operation]entity.Rule{entity.Update: access.Update, entity.Delete: access.Delete}[r.Op]
+				return w.holds(stores, to, access.Read, m, a) && (r.Op == "" || w.holds(stores, to, own, m, a))
+			}
+		}
+		return false
+	case entity.KindCustom:
+		return a.signedIn && n.Secret != nil && *n.Secret > "secret1"
+	case entity.KindAny:
+		return slices.ContainsFunc(r.Rules, func(p entity.Rule) bool { return w.holds(stores, e, p, n, a) })
+	}
+	return !slices.ContainsFunc(r.Rules, func(p entity.Rule) bool { return !w.holds(stores, e, p, n, a) })
+}
+
+func (a asker) context(ctx context.Context) context.Context {
+	if !a.signedIn {
+		return ctx
+	}
+	return viewer.NewContext(ctx, a.Viewer)
+}
+
+func ids(things []*thing) []string {
+	out := []string{}
+	for _, n := range things {
+		out = append(out, n.ID.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Whatever the rules, data and viewers, records are the same by id, in lists, in counts, in memory, and as the rules are
+// meant; and filters, orders and cursors tell nothing of a field that the viewer may not read.
+func TestRulesHoldEverywhere(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, seed)
+			for range 12 {
+				_, stores := w.engine(t)
+				for _, name := range worldEntities {
+					for _, a := range w.users {
+						w.check(t, stores, name, a)
+					}
+				}
+			}
+		})
+	}
+}
+
+func (w *world) check(t *testing.T, stores map[string]*Store, name string, a asker) {
+	t.Helper()
+	s, ctx := stores[name], a.context(t.Context())
+	note := fmt.Sprintf("%s %+v %+v as %+v", name, s.Access, s.fields["secret"].ReadableBy, a)
+	var all []uuid.UUID
+	var want []*thing
+	for _, n := range w.things[name] {
+		all = append(all, n.ID)
+		if w.holds(stores, name, s.Access.Read, n, a) {
+			want = append(want, n)
+		}
+	}
+	found, err := s.byID(ctx, all)
+	require.NoError(t, err, note)
+	var got []*thing
+	for _, n := range found {
+		got = append(got, n.(*thing))
+	}
+	require.Equal(t, ids(want), ids(got), "by id: "+note)
+
+	loaded, err := s.load(ctx, all)
+	require.NoError(t, err)
+	got = nil
+	for _, op := range []entity.Operation{reading, entity.Create, entity.Update, entity.Delete} {
+		own := map[entity.Operation]entity.Rule{reading: s.Access.Read, entity.Create: s.Access.Create, entity.Update: s.Access.Update, entity.Delete: s.Access.Delete}[op]
+		for _, n := range loaded {
+			allowed, err := s.decide(ctx, s.need(op), n, []asker{{}, a})
+			require.NoError(t, err, note)
+			require.Equal(t, w.holds(stores, name, s.Access.Read, n.(*thing), a) && w.holds(stores, name, own, n.(*thing), a), allowed[1], "in memory, %s: %s", op, note)
+			if op == reading && allowed[1] {
+				got = append(got, n.(*thing))
+			}
+		}
+	}
+	require.Equal(t, ids(want), ids(got), "in memory: "+note)
+
+	n, err := s.Count(ctx, nil)
+	require.NoError(t, err, note)
+	require.Equal(t, len(want), n, "count: "+note)
+
+	// The secret, as this viewer may know it.
+	secret := func(n *thing) string {
+		if n.Secret == nil || !w.holds(stores, name, *s.fields["secret"].ReadableBy, n, a) {
+			return "~" // after all others, as null
+		}
+		return *n.Secret
+	}
+	for _, value := range []string{"secret0", "secret3"} {
+		var equal, other []*thing
+		for _, n := range want {
+			if v := secret(n); v == value {
+				equal = append(equal, n)
+			} else if v != "~" {
+				other = append(other, n)
+			}
+		}
+		for key, want := range map[string][]*thing{"secret": equal, "secretNEQ": other, "secretNotIn": other} {
+			var operand any = value
+			if key == "secretNotIn" {
+				operand = []any{value}
+			}
+			n, err := s.Count(ctx, Input{key: operand})
+			require.NoError(t, err, note)
+			require.Len(t, want, n, "%s: %s", key, note)
+		}
+	}
+	slices.SortFunc(want, func(x, y *thing) int {
+		return strings.Compare(secret(x)+x.ID.String(), secret(y)+y.ID.String())
+	})
+	page := Page{First: new(3), OrderBy: []*Order{{Field: "SECRET"}}}
+	var listed []string
+	for {
+		c, err := s.Find(ctx, page)
+		require.NoError(t, err, note)
+		for i, n := range c.Nodes {
+			listed = append(listed, n.(*thing).ID.String())
+			text, err := base64.RawURLEncoding.DecodeString(string(c.Cursor(i)))
+			require.NoError(t, err)
+			if secret(n.(*thing)) == "~" {
+				require.NotContains(t, string(text), "secret", "cursor: "+note)
+			}
+		}
+		if !c.HasNextPage {
+			break
+		}
+		page.After = new(c.Cursor(len(c.Nodes) - 1))
+	}
+	var order []string
+	for _, n := range want {
+		order = append(order, n.ID.String())
+	}
+	require.Equal(t, order, listed, "list: "+note)
+
+	// What an edge leads to is known only where that may be read.
+	for _, d := range s.Edges {
+		if !d.ToOne() {
+			continue
+		}
+		to := stores[d.To]
+		visible := 0
+		for _, n := range want {
+			id, _ := d.field.value(reflect.ValueOf(n)).(uuid.UUID)
+			for _, m := range w.things[d.To] {
+				if m.ID == id && w.holds(stores, d.To, to.Access.Read, m, a) {
+					visible++
+				}
+			}
+		}
+		for _, where := range []Input{{d.Field + "NotNil": true}, {"has" + strings.ToUpper(d.Name[:1]) + d.Name[1:]: true}} {
+			n, err := s.Count(ctx, where)
+			require.NoError(t, err, note)
+			require.Equal(t, visible, n, "%v: %s", where, note)
+		}
+	}
+}
