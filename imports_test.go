@@ -31,13 +31,17 @@ var mayImport = map[string][]string{
 	"internal/record": {"internal/viewer", "internal/entity", "internal/entpgx", "internal/changelog"},
 	"ent/schema":      {"internal/entity"},
 	"ent/":            {"ent/", "internal/entity", "internal/entpgx", "internal/record"},
-	"graph":           {"ent/", "internal/record", "internal/viewer"},
+	"internal/mail":   {},
+	"internal/auth": {
+		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/viewer",
+	},
+	"graph":           {"ent/", "internal/auth", "internal/record", "internal/viewer"},
 	"internal/server": {"internal/viewer", "internal/record", "internal/ratelimit"},
 	"internal/app": {
-		"ent", "graph", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/record",
-		"internal/server", "internal/viewer", "migrations", "web",
+		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/mail",
+		"internal/ratelimit", "internal/record", "internal/server", "internal/viewer", "migrations", "web",
 	},
-	"cmd/godstack": {"internal/app"},
+	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 
 	"internal/codegen": {"internal/entity"},
 	"cmd/generate":     {"internal/codegen"},

@@ -56,7 +56,7 @@ function stampSources() {
     name: 'stamp-sources',
     apply: 'build',
     generateBundle() {
-      const sources = ['package.json', 'package-lock.json', 'vite.config.js'];
+      const sources = ['clients/session.js', 'package.json', 'package-lock.json', 'vite.config.js'];
       for (const entry of readdirSync(join(here, 'playground'), { recursive: true, withFileTypes: true })) {
         if (entry.isFile()) sources.push(join(entry.parentPath, entry.name).slice(here.length + 1));
       }

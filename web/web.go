@@ -17,6 +17,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"html"
 	"io/fs"
 	"net/http"
 	"path"
@@ -28,8 +29,11 @@ import (
 //go:embed all:dist/playground
 var dist embed.FS
 
-// noncePlaceholder stands in the built index.html where the nonce of an answer belongs.
-const noncePlaceholder = "{{nonce}}"
+// What stands in the built index.html where the nonce of an answer and the hint belong.
+const (
+	noncePlaceholder = "{{nonce}}"
+	hintPlaceholder  = "{{hint}}"
+)
 
 // pagePolicy is the Content-Security-Policy of a page, with its nonce to fill in. The editor sets style attributes in HTML
 // that it makes, hence style-src-attr, and images and fonts in style sheets as data.
@@ -52,13 +56,15 @@ var contentTypes = map[string]string{
 
 // Playground answers the GraphQL playground: index.html at its root, its assets below. Mount it under a path that ends in
 // a slash, with the prefix stripped. The page sends operations to /graphql of its own origin, by POST and, for
-// subscriptions, by graphql-transport-ws.
-func Playground() http.Handler {
+// subscriptions, by graphql-transport-ws. hint is shown to who wants to sign in; "" says nothing.
+func Playground(hint string) http.Handler {
 	files, err := fs.Sub(dist, "dist/playground")
 	if err != nil {
 		panic(err) // the name is a constant
 	}
-	return newSite(files)
+	s := newSite(files)
+	s.index = bytes.ReplaceAll(s.index, []byte(hintPlaceholder), []byte(html.EscapeString(hint)))
+	return s
 }
 
 // site serves one built page.

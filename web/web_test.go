@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var playground = Playground()
+var playground = Playground(`Sign in as "ada" & friends`)
 
 func get(t *testing.T, target string, header ...string) *http.Response {
 	t.Helper()
@@ -61,7 +61,9 @@ func TestIndex(t *testing.T) {
 	nonce := regexp.MustCompile(`'nonce-(\w{26})'`).FindStringSubmatch(policy)
 	require.NotNil(t, nonce, policy)
 	require.Contains(t, page, `<meta property="csp-nonce" nonce="`+nonce[1]+`">`)
+	require.Contains(t, page, `<meta name="sign-in-hint" content="Sign in as &#34;ada&#34; &amp; friends">`)
 	require.NotContains(t, page, noncePlaceholder)
+	require.NotContains(t, page, hintPlaceholder)
 	require.NotEqual(t, policy, get(t, "/").Header.Get("Content-Security-Policy"), "a nonce is for one answer")
 }
 
@@ -162,7 +164,7 @@ func TestBuildIsCurrent(t *testing.T) {
 	stamp, err := fs.ReadFile(dist, "dist/playground/sources.sha256")
 	require.NoError(t, err)
 
-	sources := []string{"package-lock.json", "package.json", "vite.config.js"}
+	sources := []string{"clients/session.js", "package-lock.json", "package.json", "vite.config.js"}
 	err = filepath.WalkDir("playground", func(name string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
 			sources = append(sources, filepath.ToSlash(name))

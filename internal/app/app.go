@@ -151,6 +151,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Schema:     core.schema,
 		Extensions: core.extensions,
 		Viewer:     core.accounts.Viewer,
+		Public:     auth.PublicFields,
 		Watch:      core.accounts.watch,
 		Limit:      core.accounts.take,
 		Routes:     core.accounts.routes(cfg),
@@ -160,7 +161,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			}
 			return core.ready()
 		},
-		Playground: web.Playground(),
+		Playground: web.Playground(seedHint(cfg)),
 		Logger:     cfg.Logger,
 	}, &cfg.Server)
 	if err != nil {

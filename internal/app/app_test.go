@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/dbtest"
@@ -142,46 +141,6 @@ func TestLocalURL(t *testing.T) {
 	require.Equal(t, "http://localhost:80", localURL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 80}))
 	require.Equal(t, "http://127.0.0.1:80", localURL(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}))
 	require.Equal(t, "http://[::1]:80", localURL(&net.TCPAddr{IP: net.IPv6loopback, Port: 80}))
-}
-
-func TestTheViewerOfDevelopment(t *testing.T) {
-	t.Parallel()
-	pool := dbtest.New(t)
-	find := viewers(Config{Development: true}, pool)
-	_, err := pool.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS users (id uuid PRIMARY KEY, email text, username text, name text, role text, created_at timestamptz)`)
-	require.NoError(t, err)
-
-	_, ok, err := find(t.Context(), "")
-	require.NoError(t, err)
-	require.False(t, ok, "there is no user yet")
-
-	addUser(t, pool, "0190a5c0-0000-7000-8000-000000000001", "bob", "user", "2026-02-01")
-	addUser(t, pool, "0190a5c0-0000-7000-8000-000000000002", "alice", "admin", "2026-01-01")
-	for _, c := range []struct{ header, id, role, refused string }{
-		{"", "0190a5c0-0000-7000-8000-000000000002", "admin", ""}, // who was made first
-		{"0190a5c0-0000-7000-8000-000000000001", "0190a5c0-0000-7000-8000-000000000001", "user", ""},
-		{"user_01j2jw0000e0080000000000g1", "", "", "names no user"},
-		{"thread_01j2jw0000e008000000000001", "", "", "is not the id of a user"},
-		{"user_01j2jw0000e008000000000001", "0190a5c0-0000-7000-8000-000000000001", "user", ""},
-		{"bob", "", "", "is not the id of a user"},
-	} {
-		v, ok, err := find(t.Context(), c.header)
-		if c.refused != "" {
-			require.ErrorContains(t, err, c.refused)
-			continue
-		}
-		require.NoError(t, err, c.header)
-		require.True(t, ok)
-		require.Equal(t, c.id, v.ID.String())
-		require.Equal(t, c.role, v.Role)
-	}
-	require.Nil(t, viewers(Config{}, pool), "in production a header signs nobody in")
-}
-
-func addUser(t *testing.T, pool *pgxpool.Pool, id, name, role, created string) {
-	t.Helper()
-	_, err := pool.Exec(t.Context(), `INSERT INTO users (id, email, username, name, role, created_at) VALUES ($1, $2 || '@example.com', $2, $2, $3, $4::text::timestamptz)`, id, name, role, created)
-	require.NoError(t, err)
 }
 
 func TestIntrospectionIsForDevelopment(t *testing.T) {

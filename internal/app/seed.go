@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,14 @@ func Seed(ctx context.Context, cfg Config) (err error) {
 
 // SeedPassword is that of all users of the demonstration data. The first of them, ada, is an administrator.
 const SeedPassword = "correct-horse-battery"
+
+// seedHint tells whoever wants to sign in what the demonstration data has.
+func seedHint(cfg Config) string {
+	if !cfg.Seed {
+		return ""
+	}
+	return "The demonstration data has " + strings.Join(seedNames[:3], ", ") + " and others, all with the password " + SeedPassword + "."
+}
 
 // seed writes the data in one transaction. It is the same each time, but for the ids and the times.
 func seed(ctx context.Context, cfg Config, pool *pgxpool.Pool) error {

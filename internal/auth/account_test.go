@@ -30,7 +30,7 @@ func TestRegister(t *testing.T) {
 	require.Equal(t, *p.Viewer, v)
 	require.Equal(t, viewer.User, v.Role)
 	require.Equal(t, []string{"ada@example.com ada Ada false"},
-		texts(t, b.pool, `SELECT concat_ws(' ', email, username, name, email_verified_at IS NOT NULL) FROM users`))
+		texts(t, b.pool, `SELECT concat_ws(' ', email, username, name, (email_verified_at IS NOT NULL)::text) FROM users`))
 	b.has(t, v.ID, UserRegistered)
 	require.Equal(t, []string{mail.VerifyEmail}, b.mails("ada@example.com"))
 	require.Equal(t, []string{v.ID.String()}, texts(t, b.pool, `SELECT DISTINCT actor FROM changes WHERE entity IN ('user', 'session')`))

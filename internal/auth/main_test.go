@@ -53,8 +53,8 @@ func (b *bundle) advance(d time.Duration) {
 	b.now = b.now.Add(d)
 }
 
-// cheap are passwords that cost little.
-func cheap(t testing.TB) *Passwords {
+// cheapPasswords are passwords that cost little.
+func cheapPasswords(t testing.TB) *Passwords {
 	t.Helper()
 	p, err := NewPasswords(&PasswordConfig{Memory: 64, Time: 1})
 	require.NoError(t, err)
@@ -73,7 +73,7 @@ func setup(t testing.TB, change ...func(*Deps, *Config)) *bundle {
 	keys, err := ParseKeys(GenerateKey(), "https://example.com", "api")
 	require.NoError(t, err)
 	b.deps = Deps{
-		Pool: b.pool, Passwords: cheap(t), Secrets: secrets, Keys: keys.WithClock(b.clock), Mail: b.mail,
+		Pool: b.pool, Passwords: cheapPasswords(t), Secrets: secrets, Keys: keys.WithClock(b.clock), Mail: b.mail,
 		Logger: slog.New(slog.DiscardHandler), Clock: b.clock,
 	}
 	b.conf = Config{PublicURL: "https://example.com"}

@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 )
 
 // masked stands where a secret was.
 const masked = "[redacted]"
 
 // Redact is a slog.HandlerOptions.ReplaceAttr that keeps secrets out of a log. It masks the whole value of an
-// attribute whose name, or group's name, speaks of a password, token, cookie, secret, key or code, numbers and
-// times apart; and in all other text, messages and errors too, what looks like a token of ours, credentials of a header or URL,
-// a password's hash, and `password=...` and its like.
+// attribute whose name, or group's name, speaks of a password, token, cookie, secret or code, numbers and times
+// apart; and in all other text, messages and errors too, what looks like a token of ours, a header's or URL's
+// credentials, a password's hash, and `password=...` and its like.
 //
 // It is the second line: what is secret is not logged in the first place.
 func Redact(groups []string, a slog.Attr) slog.Attr {
@@ -23,12 +24,8 @@ func Redact(groups []string, a slog.Attr) slog.Attr {
 	default: // no secret of ours is a number
 		return a
 	}
-	for _, group := range groups {
-		if isSecretName(group) {
-			return slog.String(a.Key, masked)
-		}
-	}
-	if isSecretName(a.Key) && !(isCodeName(a.Key) && isErrorCode.MatchString(v.String())) {
+	isErrorCode := codeName.MatchString(a.Key) && errorCode.MatchString(v.String())
+	if slices.ContainsFunc(groups, isSecretName) || isSecretName(a.Key) && !isErrorCode {
 		return slog.String(a.Key, masked)
 	}
 	if v.Kind() == slog.KindString {
@@ -69,12 +66,13 @@ const secretNames = `pass(?:word|wd|phrase)|token|secret|authorization|cookie|cr
 var (
 	secretName = regexp.MustCompile(`(?i)` + secretNames + `|(?:jwt|secret)_?keys?$`)
 	codeName   = regexp.MustCompile(`(?i)^(?:backup_?|totp_?)?codes?$`)
-	// isErrorCode is what `extensions.code` has.
-	isErrorCode = regexp.MustCompile(`^[A-Z][A-Z_]+$`)
+	// errorCode is what `extensions.code` has.
+	errorCode = regexp.MustCompile(`^[A-Z][A-Z_]+$`)
 )
 
-func isCodeName(name string) bool   { return codeName.MatchString(name) }
-func isSecretName(name string) bool { return secretName.MatchString(name) || isCodeName(name) }
+func isSecretName(name string) bool {
+	return secretName.MatchString(name) || codeName.MatchString(name)
+}
 
 // secretText is what is a secret wherever it stands, and what stands there instead. "hash password: no memory" tells
 // no secret: a name in text needs more than a colon and a space behind it.

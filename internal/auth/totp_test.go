@@ -3,7 +3,6 @@ package auth
 import (
 	"encoding/base32"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -106,5 +105,5 @@ func TestHashBackupCode(t *testing.T) {
 	require.NotEqual(t, stored, HashBackupCode(old, user, "01ab-cdef-ghjm"))
 	require.NotEqual(t, stored, HashBackupCode(old, uuid.New(), "01ab-cdef-ghjk"))
 	require.NotEqual(t, stored, HashBackupCode(rotated, user, "01ab-cdef-ghjk"))
-	require.False(t, strings.Contains(string(stored), "cdef"))
+	require.NotContains(t, string(stored), "cdef")
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -56,9 +57,9 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), t.cfg.OperationTimeout)
 	defer cancel()
-	ctx, _, signedIn, err := t.signIn(ctx, r.Header.Get("Authorization"))
-	if err != nil {
-		t.refuse(w, r, statusOf(translate(ctx, err).Code), err)
+	ctx, _, signedIn, refused := t.signIn(ctx, r.Header.Get("Authorization"))
+	if refused != nil && translate(ctx, refused).Code != record.Unauthenticated {
+		t.refuse(w, r, statusOf(translate(ctx, refused).Code), refused)
 		return
 	}
 	if r.Method == http.MethodGet {
@@ -79,6 +80,10 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 		}
 		errs = errs[:min(len(errs), mostErrors)]
 		t.write(w, status, exec.DispatchError(graphql.WithOperationContext(ctx, op), errs), false)
+		return
+	}
+	if refused != nil && !t.public(op) {
+		t.refuse(w, r, http.StatusUnauthorized, refused)
 		return
 	}
 	requestFrom(ctx).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + op.Operation.Name)
@@ -102,6 +107,17 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 		return
 	}
 	t.write(w, http.StatusOK, resp, true)
+}
+
+// public reports whether an operation has fields of Deps.Public alone.
+func (t httpTransport) public(op *graphql.OperationContext) bool {
+	if op.Operation.Operation != ast.Mutation {
+		return false
+	}
+	fields := graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Mutation"})
+	return len(fields) > 0 && !slices.ContainsFunc(fields, func(f graphql.CollectedField) bool {
+		return !slices.Contains(t.deps.Public, f.Name)
+	})
 }
 
 // params reads the request. Where it is wrong, it returns the status to refuse it with and why.

@@ -41,6 +41,9 @@ type Deps struct {
 	Extensions []graphql.HandlerExtension
 	// Viewer is asked once a request, and once a socket when it is initialised. Nil: nobody is signed in.
 	Viewer ViewerFunc
+	// Public names the mutation fields that ask nobody who they are, as signing in. An operation of these alone goes on without a
+	// viewer where Viewer answers UNAUTHENTICATED: a browser sends the cookie of a session that has ended with it.
+	Public []string
 	// Watch ends the sockets of sessions that end. Nil: they last as long as they like.
 	Watch WatchFunc
 	// Limit counts requests to GraphQL and to Routes, and upgrades to sockets. Nil: there is no limit.

@@ -1,24 +1,31 @@
 // examples are the tabs of a first visit, on data that the server has: nothing needs to be copied.
 import { post } from './fetcher.js';
 
-// defaultHeaders is the text of the headers editor; user is the id of the one who asks, "" for nobody.
-export function defaultHeaders(user) {
-  return `{
+// defaultHeaders is the text of the headers editor.
+export const defaultHeaders = `{
+  // Who is signed in, at the top right, asks.
   // Subscriptions send these too, as the
-  // payload of connection_init. In development
-  // this is who asks; with a token it is
-  // "Authorization": "Bearer ...".
-  ${user ? '' : '// '}"X-Dev-User": ${JSON.stringify(user)}
+  // payload of connection_init. To ask as
+  // somebody else:
+  // "Authorization": "Bearer ..."
 }
 `;
-}
 
-// sample is a thread to try things on, as whoever asks may see it.
+// unknown is the id in the examples where nothing may be seen.
+export const unknown = 'thread_...';
+
+// sample is who asks, and a thread to try things on, as they may see it.
 export async function sample() {
-  const answer = await post({
-    query: '{ threads(first: 1) { edges { node { id version owner { id version } } } } }',
+  const { data } = await post({
+    query: `{
+      me { id username name }
+      threads(first: 1) { edges { node { id version owner { id version } } } }
+    }`,
   }, {});
-  return answer.data?.threads?.edges?.[0]?.node ?? { id: 'thread_...', version: 1 };
+  return {
+    user: data?.me ?? undefined,
+    thread: data?.threads?.edges?.[0]?.node ?? { id: unknown, version: 1 },
+  };
 }
 
 export function examples({ id, version, owner }) {
@@ -28,8 +35,9 @@ export function examples({ id, version, owner }) {
 
   return [
     tab({ subject: `Hello at ${time}` }, `
-# Run with the triangle, or Ctrl and Enter.
-# Variables and headers are below.
+# Sign in first, at the top right. Run with the
+# triangle, or Ctrl and Enter. Variables and
+# headers are below.
 #
 # A new record has version 1, and each
 # write raises it.

@@ -3,6 +3,8 @@
 import { getOperationAST, parse } from 'graphql';
 import { createClient } from 'graphql-ws';
 
+import { session } from './account.js';
+
 const endpoint = new URL('/graphql', location.href);
 const socketEndpoint = new URL(endpoint);
 socketEndpoint.protocol = endpoint.protocol.replace('http', 'ws');
@@ -31,15 +33,7 @@ function findOperation({ query, operationName }) {
 export async function post(operation, headers) {
   let response;
   try {
-    response = await fetch(endpoint, {
-      method: 'POST',
-      headers: {
-        accept: 'application/graphql-response+json, application/json;q=0.9',
-        'content-type': 'application/json',
-        ...headers,
-      },
-      body: JSON.stringify(operation),
-    });
+    response = await send(operation, headers);
   } catch (error) {
     return failure(`The server at ${endpoint.host} did not answer: ${error.message}.`);
   }
@@ -49,6 +43,31 @@ export async function post(operation, headers) {
   } catch {
     return failure(`HTTP ${response.status} ${response.statusText}`.trim(), { body: body.slice(0, 2000) });
   }
+}
+
+// send sends in the name of who is signed in, unless headers name somebody. Tokens that are refused are renewed.
+async function send(operation, headers) {
+  const ask = (held) =>
+    fetch(endpoint, {
+      method: 'POST',
+      headers: {
+        accept: 'application/graphql-response+json, application/json;q=0.9',
+        'content-type': 'application/json',
+        ...(!authorizes(headers) && session.headers(held)),
+        ...headers,
+      },
+      body: JSON.stringify(operation),
+    });
+  const held = session.current();
+  const response = await ask(held);
+  if (response.status !== 401 || authorizes(headers)) return response;
+  await session.refresh(held);
+  return ask(session.current());
+}
+
+// authorizes reports whether headers say who asks.
+function authorizes(headers) {
+  return Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
 }
 
 // subscribe answers an observable of what is to be shown: how the connection is, and the events, newest first.
@@ -69,14 +88,32 @@ function subscribe(operation, headers) {
         stop();
       };
 
-      // One socket a run: a socket keeps the headers with which it was opened.
+      // One socket a run: a socket keeps the headers with which it was opened. Where it is refused, tokens are renewed,
+      // once; who has no better ones stays refused.
+      let held;
+      let renewal;
       const client = createClient({
-        url: socketEndpoint.href,
-        connectionParams: connectionParams(headers),
-        // A few times with growing pauses, also while a server starts anew; but who is refused stays so.
-        shouldRetry: ({ code }) => code !== 4403,
+        url() {
+          held = session.current();
+          return socketEndpoint.href;
+        },
+        connectionParams: () => connectionParams({ ...(!authorizes(headers) && session.headers(held)), ...headers }),
+        // A few times with growing pauses, also while a server starts anew.
+        shouldRetry({ code }) {
+          if (code !== 4403) return true;
+          if (renewal || authorizes(headers)) return false;
+          renewal = session.refresh(held);
+          return true;
+        },
+        async retryWait(retries) {
+          if (renewal) await renewal.catch(() => {});
+          else await new Promise((resolve) => setTimeout(resolve, 1000 * 2 ** retries));
+        },
         on: {
-          connected: () => connectionIs('open'),
+          connected() {
+            renewal = undefined;
+            connectionIs('open');
+          },
           closed: (event) => connectionIs(`${closeReason(event)} Trying again.`), // if not, error() tells
         },
       });

@@ -15,10 +15,11 @@ import '@graphiql/plugin-explorer/style.css';
 import 'graphiql/graphiql.css';
 import './style.css';
 
-import { defaultHeaders, examples, sample } from './examples.js';
+import { Account } from './account.js';
+import { defaultHeaders, examples, sample, unknown } from './examples.js';
 import { fetcher } from './fetcher.js';
 
-const thread = await sample();
+const { user, thread } = await sample();
 const tabs = examples(thread);
 // GraphiQL takes the first tab's variables from a property of their own, and remembers all tabs after the first visit.
 const firstVisit = localStorage.getItem('graphiql:tabState') === null;
@@ -30,16 +31,27 @@ createRoot(document.getElementById('playground')).render(
       fetcher,
       defaultTabs: tabs,
       initialVariables: firstVisit ? tabs[0].variables : undefined,
-      defaultHeaders: defaultHeaders(thread.owner?.id ?? ''),
+      defaultHeaders,
       defaultEditorToolsVisibility: 'variables',
       plugins: [HISTORY_PLUGIN, explorerPlugin()],
     },
-    h(GraphiQL.Logo, null, h('a', { className: 'graphiql-logo-link', href: '/' }, 'Godstack')),
+    h(
+      GraphiQL.Logo,
+      null,
+      h(Account, { user, onSignIn }),
+      h('a', { className: 'graphiql-logo-link', href: '/' }, 'Godstack'),
+    ),
     h(GraphiQL.Toolbar, null, ({ prettify, merge, copy }) =>
       h(Fragment, null, prettify, merge, copy, h(ResetButton)),
     ),
   ),
 );
+
+// onSignIn fills the examples of a first visit, now that something may be seen.
+function onSignIn() {
+  const tabs = localStorage.getItem('graphiql:tabState');
+  if (thread.id === unknown && (firstVisit || tabs?.includes(unknown))) reset();
+}
 
 function ResetButton() {
   return h(

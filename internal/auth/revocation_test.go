@@ -1,0 +1,222 @@
+package auth
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/changelog"
+	"godstack/internal/record"
+	"godstack/internal/viewer"
+)
+
+// following is a node that follows the log, as nodes of the program do.
+func (b *bundle) following(t testing.TB) *Service {
+	t.Helper()
+	var s *Service
+	tailer, err := changelog.NewTailer(b.pool.Config().ConnConfig, func(ctx context.Context, batch changelog.Batch) { s.Deliver(ctx, batch) },
+		&changelog.Config{Logger: b.deps.Logger})
+	require.NoError(t, err)
+	deps := b.deps
+	deps.Lag = tailer.Lag
+	s, err = New(deps, &b.conf)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- tailer.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	require.Eventually(t, func() bool {
+		_, complete := s.revoked.judge(viewer.Viewer{})
+		return complete
+	}, 10*time.Second, time.Millisecond)
+	return s
+}
+
+// unhelped keeps a node from asking the database: what it knows then, it has from the log.
+func unhelped(s *Service) { s.deps.Lag = func() time.Duration { return 0 } }
+
+// within a second, the promise; a test machine may be slower.
+const soon = 5 * time.Second
+
+func TestRevocationReachesOtherNodes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	root := viewer.Viewer{ID: b.user(t, "root", viewer.Admin), Role: viewer.Admin}
+	other := b.following(t)
+	for name, revoke := range map[string]func(p *Payload) error{
+		"logout": func(p *Payload) error {
+			_, err := b.Logout(as(*p.Viewer))
+			return err
+		},
+		"everywhere": func(p *Payload) error {
+			_, err := b.LogoutEverywhere(as(*p.Viewer))
+			return err
+		},
+		"session": func(p *Payload) error {
+			_, err := b.RevokeSession(as(root), record.ID{Prefix: "session", UUID: p.Viewer.Session})
+			return err
+		},
+		"role": func(p *Payload) error {
+			_, err := b.SetRole(as(root), globalID(p.Viewer.ID), viewer.Moderator)
+			return err
+		},
+		"by hand": func(p *Payload) error {
+			_, err := b.pool.Exec(context.Background(), `UPDATE users SET role = 'moderator' WHERE id = $1`, p.Viewer.ID)
+			return err
+		},
+		"deleted": func(p *Payload) error {
+			_, err := b.pool.Exec(context.Background(), `DELETE FROM users WHERE id = $1`, p.Viewer.ID)
+			return err
+		},
+	} {
+		b.user(t, "u_"+name[:4])
+		p := b.login(t, "u_"+name[:4])
+		bystander := b.login(t, "root")
+		require.NoError(t, asks(other, p))
+		revoked, stop := other.Watch(*p.Viewer)
+		untouched, stopToo := other.Watch(*bystander.Viewer)
+
+		began := time.Now()
+		require.NoError(t, revoke(p), name)
+		select {
+		case <-revoked:
+			t.Logf("%s: after %s", name, time.Since(began).Round(time.Millisecond))
+		case <-time.After(soon):
+			require.Fail(t, "not within a second", name)
+		}
+		refused(t, asks(other, p), record.Unauthenticated)
+		require.NoError(t, asks(other, bystander))
+		select {
+		case <-untouched:
+			require.Fail(t, "another session ended", name)
+		default:
+		}
+		stop()
+		stopToo()
+
+		gone, stop := other.Watch(*p.Viewer) // who comes late is told at once
+		<-gone
+		stop()
+	}
+	require.Empty(t, other.revoked.watchers)
+}
+
+// TestLoad holds that a node that starts knows what was revoked before, without asking the database.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, name := range []string{"ada", "bob", "eve", "joe"} {
+		b.user(t, name)
+	}
+	ada, bob, eve, joe := b.login(t, "ada"), b.login(t, "bob"), b.login(t, "eve"), b.login(t, "joe")
+	_, err := b.Logout(as(*ada.Viewer))
+	require.NoError(t, err)
+	b.exec(t, `UPDATE users SET role = 'moderator' WHERE id = $1`, bob.Viewer.ID)
+	b.exec(t, `DELETE FROM users WHERE id = $1`, eve.Viewer.ID)
+
+	s := b.node(t)
+	unhelped(s)
+	s.Deliver(t.Context(), changelog.Batch{}) // as the tailer begins
+	for _, p := range []*Payload{ada, bob, eve} {
+		refused(t, asks(s, p), record.Unauthenticated)
+	}
+	require.NoError(t, asks(s, joe))
+
+	// What happened while changes were missed is loaded as well.
+	_, err = b.Logout(as(*joe.Viewer))
+	require.NoError(t, err)
+	require.NoError(t, asks(s, joe))
+	s.Deliver(t.Context(), changelog.Batch{Resync: true})
+	refused(t, asks(s, joe), record.Unauthenticated)
+}
+
+// TestBehind holds that a node whose log is over a second behind asks the database.
+func TestBehind(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	p := b.login(t, "ada")
+	s := b.node(t)
+	lag := 900 * time.Millisecond
+	s.deps.Lag = func() time.Duration { return lag }
+	refusedUntil := func() error { return asks(s, p) }
+	s.Deliver(t.Context(), changelog.Batch{})
+	b.exec(t, `UPDATE sessions SET revoked_at = now()`)
+	require.NoError(t, refusedUntil())
+	lag = 1100 * time.Millisecond
+	refused(t, refusedUntil(), record.Unauthenticated)
+
+	// So does one that has read nothing yet, and one that could not load.
+	lag = 0
+	refused(t, asks(b.node(t), p), record.Unauthenticated)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Deliver(ctx, changelog.Batch{Resync: true})
+	refused(t, refusedUntil(), record.Unauthenticated)
+}
+
+func TestViewer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	p := b.login(t, "ada")
+	_, ok, err := b.Viewer(plain(), "")
+	require.NoError(t, err)
+	require.False(t, ok)
+	for _, bad := range []string{"Bearer", "Bearer x", "Basic YTpi", *p.AccessToken, "Bearer " + *p.RefreshToken, "Bearer " + *p.AccessToken + "x"} {
+		_, _, err = b.Viewer(plain(), bad)
+		refused(t, err, record.Unauthenticated)
+	}
+	b.advance(14 * time.Minute)
+	require.NoError(t, asks(b.Service, p))
+	b.advance(2 * time.Minute)
+	refused(t, asks(b.Service, p), record.Unauthenticated)
+
+	// A token that says more than its user is.
+	claims := Claims{User: p.Viewer.ID, Session: p.Viewer.Session, Role: viewer.Admin, IssuedAt: b.clock(), ExpiresAt: b.clock().Add(time.Minute)}
+	token, err := b.deps.Keys.Sign(claims)
+	require.NoError(t, err)
+	refused(t, asks(b.Service, &Payload{AccessToken: &token}), record.Unauthenticated)
+	claims.Role, claims.Session = viewer.User, uuid.New()
+	token, err = b.deps.Keys.Sign(claims)
+	require.NoError(t, err)
+	refused(t, asks(b.Service, &Payload{AccessToken: &token}), record.Unauthenticated)
+}
+
+// TestForget holds that what no access token can be about any more takes no memory.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	r := newRevocations(time.Minute)
+	r.learn([]uuid.UUID{uuid.New()}, map[uuid.UUID]string{uuid.New(): viewer.User})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sweep(time.Now().Add(59 * time.Second))
+	require.Len(t, r.ended, 1)
+	r.sweep(time.Now().Add(61 * time.Second))
+	require.Empty(t, r.ended)
+	require.Empty(t, r.roles)
+}
+
+func BenchmarkViewer(b *testing.B) {
+	s := setup(b)
+	s.user(b, "ada")
+	p := s.login(b, "ada")
+	ctx := plain()
+	run := func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := s.Viewer(ctx, "Bearer "+*p.AccessToken); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("row", run)
+	unhelped(s.Service)
+	s.Deliver(ctx, changelog.Batch{})
+	b.Run("log", run)
+}
