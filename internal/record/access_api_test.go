@@ -369,7 +369,9 @@ func TestFieldsDoNotLeak(t *testing.T) {
 			totalCount edges { cursor node { id email } } } } } } }`
 	)
 	var questions []question
-	ask := func(name, document string, vars ...any) { questions = append(questions, question{name, document, vars}) }
+	ask := func(name, document string, vars ...any) {
+		questions = append(questions, question{name, document, vars})
+	}
 	for _, key := range whereKeys(t, "UserWhereInput", "email", "role", "emailVerifiedAt", "totpConfirmedAt") {
 		operand := map[string]any{"String": "member@example.com", "UserRole": "user", "Time": "2026-01-01T00:00:00Z", "Boolean": true}[key.Type.Name()]
 		switch {
@@ -469,7 +471,9 @@ func TestRecordsDoNotLeak(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
 	var questions []question
-	ask := func(name, document string, vars ...any) { questions = append(questions, question{name, document, vars}) }
+	ask := func(name, document string, vars ...any) {
+		questions = append(questions, question{name, document, vars})
+	}
 	users := func(where string) {
 		for _, w := range []string{where, `not: {` + where + `}`, `or: [{` + where + `}, {username: "ada"}]`} {
 			ask("users where "+w, `{ users(where: {`+w+`}) { totalCount edges { node { id } } } }`)
