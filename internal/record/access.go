@@ -10,6 +10,7 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
+	"godstack/internal/changelog"
 	"godstack/internal/entity"
 	"godstack/internal/viewer"
 )
@@ -451,26 +452,45 @@ func (r *rule) reaches() bool {
 	return slices.ContainsFunc(r.rules, (*rule).reaches)
 }
 
+// goes reports whether r goes through another record: which one, the record tells.
+func (r *rule) goes() bool {
+	return r.kind == entity.KindThrough || slices.ContainsFunc(r.rules, (*rule).goes)
+}
+
+// moved reports whether a change of the record may have r go through another one than before.
+func (r *rule) moved(c changelog.Change) bool {
+	if r.kind == entity.KindThrough {
+		return c.Op == changelog.OpInsert || slices.Contains(c.Fields, r.edge.field.Column)
+	}
+	return slices.ContainsFunc(r.rules, func(part *rule) bool { return part.moved(c) })
+}
+
 // dependencies adds the records, beside n, whose changes may change what r is for a viewer: those that it goes through, and
-// the viewer's own, which logs the links of the edges that users declare.
+// the viewer's own, which logs the links of the edges that users declare. Without n it leaves out the former.
 func (s *Store) dependencies(ctx context.Context, r *rule, who asker, n Node, keys map[recordKey]struct{}) error {
 	switch r.kind {
 	case entity.KindHas:
 		keys[recordKey{r.edge.to.Prefix, who.ID}] = struct{}{}
 	case entity.KindThrough:
+		if n == nil {
+			return nil
+		}
 		id, ok := r.edge.field.value(reflect.ValueOf(n)).(uuid.UUID)
 		if !ok {
 			return nil
 		}
 		to := s.engine.stores[r.edge.to.Prefix]
 		keys[recordKey{to.Prefix, id}] = struct{}{}
-		if need := to.need(r.op); need.reaches() {
+		need := to.need(r.op)
+		var next Node
+		if need.goes() {
 			found, err := to.load(ctx, []uuid.UUID{id})
 			if err != nil || found[id] == nil {
 				return err
 			}
-			return to.dependencies(ctx, need, who, found[id], keys)
+			next = found[id]
 		}
+		return to.dependencies(ctx, need, who, next, keys)
 	}
 	for _, part := range r.rules {
 		if err := s.dependencies(ctx, part, who, n, keys); err != nil {

@@ -100,7 +100,7 @@ type Entity struct {
 // complete builds the look-up tables. model is the entity's ent struct.
 func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 	e.fields, e.column = map[string]*Field{}, map[string]*Field{}
-	e.orders, e.edges = map[string]*Field{}, map[string]*Edge{}
+	e.orders, e.edges, e.names = map[string]*Field{}, map[string]*Edge{}, nil
 	for i := range e.Fields {
 		f := &e.Fields[i]
 		sf, ok := model.FieldByName(f.Go)

@@ -50,6 +50,10 @@ type options struct {
 	conns  int32 // in the pool
 	tailer bool  // changes are delivered
 	rules  bool  // access rules hold
+
+	change func(*ent.Stores) // of what the schema says
+	custom map[string]record.CustomRule
+	alone  []string // mutation fields that commit on their own
 }
 
 func oneConnection(o *options) { o.conns = 1 }
@@ -81,7 +85,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	drv := entpgx.Open(b.Pool)
 	logger := slog.New(slog.NewTextHandler(b.log, nil))
 	b.client = ent.NewClient(ent.Driver(drv))
-	rc := &record.Config{Logger: logger, Unrestricted: !o.rules}
+	rc := &record.Config{Logger: logger, Unrestricted: !o.rules, Rules: o.custom}
 	var tailer *changelog.Tailer
 	if o.tailer {
 		rc.Committed = func() { tailer.Wake() }
@@ -89,6 +93,11 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	}
 	b.stores, err = ent.NewStores(b.client, drv, rc)
 	require.NoError(t, err)
+	if o.change != nil {
+		o.change(b.stores)
+		b.stores.Engine, err = record.NewEngine(drv, []*record.Store{b.stores.Message, b.stores.SecurityEvent, b.stores.Thread, b.stores.User}, rc)
+		require.NoError(t, err)
+	}
 	if o.tailer {
 		tailer, err = changelog.NewTailer(plain, b.stores.Deliver, &changelog.Config{Logger: logger})
 		require.NoError(t, err)
@@ -96,7 +105,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	}
 	s, err := server.New(server.Deps{
 		Schema:     graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: b.stores}}),
-		Extensions: []graphql.HandlerExtension{record.Operation{Engine: b.stores.Engine}},
+		Extensions: []graphql.HandlerExtension{record.Operation{Engine: b.stores.Engine, Alone: o.alone}},
 		Viewer:     b.whoAsks,
 		Logger:     logger,
 	}, &server.Config{Introspection: true})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -116,7 +117,7 @@ type subscription struct {
 	pending []*event               // protected by mu
 	resync  bool                   // protected by mu: anything may have happened
 	recheck bool                   // protected by mu: who may read the record may have changed
-	behind  map[recordKey]struct{} // protected by the hub's mu: other records that this depends on
+	behind  map[recordKey]struct{} // written under the hub's mu, by the subscriber alone: other records that this depends on
 	wake    chan struct{}
 }
 
@@ -166,8 +167,8 @@ func (h *hub) unsubscribe(s *subscription) {
 	h.watching(h.n)
 }
 
-// follow says what else a subscription depends on from now on.
-func (h *hub) follow(s *subscription, keys map[recordKey]struct{}) {
+// follow says what else a subscription depends on from now on, and reports whether it did not depend on all of that before.
+func (h *hub) follow(s *subscription, keys map[recordKey]struct{}) (more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for k := range s.behind {
@@ -176,9 +177,13 @@ func (h *hub) follow(s *subscription, keys map[recordKey]struct{}) {
 		}
 	}
 	for k := range keys {
-		put(h.depends, k, s)
+		if _, there := s.behind[k]; !there {
+			put(h.depends, k, s)
+			more = true
+		}
 	}
 	s.behind = keys
+	return more
 }
 
 func put(m map[recordKey]map[*subscription]struct{}, k recordKey, s *subscription) {
@@ -238,6 +243,8 @@ func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 		e := &event{change: c, askers: make([]asker, 0, len(subs))}
 		for s := range subs {
 			e.askers = append(e.askers, s.who)
+		}
+		for s := range subs { // the first of them may decide for all at once
 			s.push(e)
 		}
 	}
@@ -361,12 +368,26 @@ type watcher struct {
 	snapshot changelog.Snapshot // what the last read record contains
 }
 
-// read reads the record, if the viewer may, and the snapshot it belongs to.
+// read reads the record, if the viewer may, and notes the snapshot it belongs to.
 func (w *watcher) read(ctx context.Context) (n Node, err error) {
-	// What it depends on is followed before the rule is asked, or a change in between would be missed.
-	if err := w.follow(ctx); err != nil {
-		return nil, err
+	n, w.snapshot, err = w.look(ctx)
+	return n, err
+}
+
+// look reads the record, if the viewer may, and the snapshot it belongs to. What the right depends on is followed by then, or
+// a change after the read would be missed: where the record shows that there is more to follow, it is read again.
+func (w *watcher) look(ctx context.Context) (n Node, snapshot changelog.Snapshot, err error) {
+	_, err = w.follow(ctx, nil)
+	for more := true; more && err == nil; {
+		if n, snapshot, err = w.readOnce(ctx); n == nil || err != nil {
+			break
+		}
+		more, err = w.follow(ctx, n)
 	}
+	return n, snapshot, err
+}
+
+func (w *watcher) readOnce(ctx context.Context) (n Node, snapshot changelog.Snapshot, err error) {
 	q := newQuery(ctx)
 	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", w.store.columns, " FROM (SELECT) one LEFT JOIN ",
 		quote(w.store.Table), " t ON t.id = ")
@@ -382,10 +403,10 @@ func (w *watcher) read(ctx context.Context) (n Node, err error) {
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, snapshot, err
 	}
-	w.snapshot, err = changelog.ParseSnapshot(text)
-	return n, err
+	snapshot, err = changelog.ParseSnapshot(text)
+	return n, snapshot, err
 }
 
 // event makes an event about a record that was read.
@@ -455,33 +476,25 @@ func (w *watcher) resync(ctx context.Context, out chan<- *Event) (done bool, err
 	return false, send(ctx, out, w.event(snapshotKind, n))
 }
 
-// follow finds out which other records decide whether the viewer may read this one.
-func (w *watcher) follow(ctx context.Context) error {
+// follow has the changes reported of the other records that decide whether the viewer may read this one, and says whether
+// there are more of them than before. Without the record, n, it is those that do not depend on it.
+func (w *watcher) follow(ctx context.Context, n Node) (more bool, err error) {
 	r := w.store.rules[reading]
-	if _, known := w.who.known(r); known || !r.reaches() {
-		return nil
-	}
-	found, err := w.store.load(ctx, []uuid.UUID{w.id})
-	if err != nil {
-		return err
+	if _, known := w.who.known(r); known || !r.reaches() || n == nil && len(w.sub.behind) > 0 {
+		return false, nil
 	}
 	keys := map[recordKey]struct{}{}
-	if n := found[w.id]; n != nil {
-		if err := w.store.dependencies(ctx, r, w.who, n, keys); err != nil {
-			return err
-		}
+	if err := w.store.dependencies(ctx, r, w.who, n, keys); err != nil {
+		return false, err
 	}
-	w.store.engine.hub.follow(w.sub, keys)
-	return nil
+	return w.store.engine.hub.follow(w.sub, keys), nil
 }
 
 // recheck asks again whether the viewer may read the record; done where not.
 func (w *watcher) recheck(ctx context.Context, out chan<- *Event) (done bool, err error) {
-	if err := w.follow(ctx); err != nil {
-		return false, err
-	}
-	seen, err := w.store.byID(ctx, []uuid.UUID{w.id})
-	if err != nil || seen[w.id] != nil {
+	// The snapshot stays: what the stream has told is not what was read here.
+	n, _, err := w.look(ctx)
+	if err != nil || n != nil {
 		return false, err
 	}
 	return true, send(ctx, out, &Event{watcher: w, kind: deletedKind})
@@ -513,8 +526,15 @@ func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
 		return &Event{watcher: w, kind: deletedKind}, nil
 	}
 	c.fields = w.store.publicNames(w.who, c.record, e.change.Fields)
-	if w.store.rules[reading].reaches() {
-		return c, w.follow(ctx)
+	if c.record != nil && w.store.rules[reading].moved(e.change) {
+		// Who may read it depends on other records now, of which one may have changed before it was followed.
+		n, _, err := w.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n == nil {
+			return &Event{watcher: w, kind: deletedKind}, nil
+		}
 	}
 	return c, nil
 }
@@ -526,13 +546,14 @@ func (e *event) read(ctx context.Context, s *Store, id uuid.UUID) error {
 		return err
 	}
 	e.record = found[id]
-	allowed, err := s.decide(ctx, s.rules[reading], e.record, e.askers)
-	if err != nil {
-		return err
+	e.allowed = make(map[asker]bool, len(e.askers))
+	for _, a := range e.askers {
+		e.allowed[a] = false
 	}
-	e.allowed = make(map[asker]bool, len(allowed))
-	for i, a := range e.askers {
-		e.allowed[a] = allowed[i]
+	who := slices.Collect(maps.Keys(e.allowed)) // each once, however many subscriptions they have
+	allowed, err := s.decide(ctx, s.rules[reading], e.record, who)
+	for i := range allowed {
+		e.allowed[who[i]] = allowed[i]
 	}
-	return nil
+	return err
 }
