@@ -115,7 +115,43 @@ func (e *Entity) protect(c *Config) (err error) {
 			}
 		}
 	}
+	for _, r := range e.rules {
+		e.note(r)
+	}
 	return nil
+}
+
+// note takes down what a rule of the entity looks at.
+func (e *Entity) note(r *rule) {
+	switch d := r.edge; {
+	case r.kind == entity.KindCustom:
+		for i := range e.Fields {
+			e.decides[e.Fields[i].Column] = true
+		}
+		for i := range e.Edges {
+			e.decides[e.Edges[i].Name] = true
+		}
+	case d == nil:
+	case d.ToOne():
+		e.decides[d.field.Column] = true
+	case d.Through == "":
+		d.to.decides[d.From] = true
+	default: // the log has the links at the record that declares the edge, which may be either
+		e.decides[d.Name] = true
+		for i := range d.to.Edges {
+			if back := &d.to.Edges[i]; back.Through == d.Through {
+				d.to.decides[back.Name] = true
+			}
+		}
+	}
+	for _, part := range r.rules {
+		e.note(part)
+	}
+}
+
+// mayDecide reports whether a change of a record of the entity may change who reads another one.
+func (e *Entity) mayDecide(c changelog.Change) bool {
+	return c.Op != changelog.OpUpdate || slices.ContainsFunc(c.Fields, func(name string) bool { return e.decides[name] })
 }
 
 // reading is what Rule.Op is for read.

@@ -289,6 +289,27 @@ func TestWatchersWithDifferentRightsShareTheRecord(t *testing.T) {
 	}
 }
 
+// Only a change of what rules look at has the rights of others asked again.
+func TestWatchersAreRecheckedWhereThatMayMatter(t *testing.T) {
+	t.Parallel()
+	c := newCast(t, withTailer)
+	shared, words := c.ids["shared"], c.ids["words"]
+	msg := c.watchAs(t, "author", words)
+	c.trace.reset()
+	c.sql(t, `UPDATE threads SET subject = 'another' WHERE id = $1`, shared.UUID)
+	c.sql(t, `UPDATE users SET name = 'Another' WHERE id = $1`, c.ids["author"].UUID)
+	c.sql(t, `UPDATE messages SET body = 'another' WHERE id = $1`, words.UUID)
+	require.Equal(t, "UPDATED", msg.event(t)["kind"])
+	asked := func() bool {
+		statements, _ := c.trace.statements()
+		return strings.Contains(fmt.Sprint(statements), "pg_current_snapshot()")
+	}
+	require.False(t, asked())
+
+	c.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, shared.UUID, c.ids["hermit"].UUID)
+	require.Eventually(t, asked, 10*time.Second, time.Millisecond)
+}
+
 // Each of many subscribers to one record is told of each change.
 func TestManyWatchersWithRights(t *testing.T) {
 	t.Parallel()

@@ -95,6 +95,7 @@ type Entity struct {
 	filters map[string]condition
 	edges   map[string]*Edge
 	rules   map[entity.Operation]*rule
+	decides map[string]bool // the columns and edges, as the change log names them, that rules look at, of any entity
 }
 
 // complete builds the look-up tables. model is the entity's ent struct.
@@ -131,7 +132,7 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		}
 		e.edges[d.Name] = d
 	}
-	e.filters = conditions(e)
+	e.filters, e.decides = conditions(e), map[string]bool{}
 	// What nobody may see stays in the database.
 	var list []string
 	for i := range e.Fields {

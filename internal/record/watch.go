@@ -233,7 +233,11 @@ func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 			continue
 		}
 		k := recordKey{c.Entity, c.ID}
-		for s := range h.depends[k] {
+		behind := h.depends[k]
+		if len(behind) > 0 && !g.stores[c.Entity].mayDecide(c) {
+			behind = nil
+		}
+		for s := range behind {
 			s.doubt()
 		}
 		subs := h.subs[k]

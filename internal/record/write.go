@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
@@ -157,6 +158,9 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 		return s.denied(q.who, op)
 	}
 	_, current := s.key(n)
+	if current == expected { // what was in the way a moment ago is not any more
+		return &Error{Code: Unavailable, Message: "who may change the record has just changed", RetryAfter: 100 * time.Millisecond}
+	}
 	columns, err := s.changedSince(ctx, id, expected, current)
 	if err != nil {
 		return err
