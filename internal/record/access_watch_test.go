@@ -295,6 +295,8 @@ func TestWatchersAreRecheckedWhereThatMayMatter(t *testing.T) {
 	c := newCast(t, withTailer)
 	shared, words := c.ids["shared"], c.ids["words"]
 	msg := c.watchAs(t, "author", words)
+	c.sql(t, `UPDATE messages SET body = 'first' WHERE id = $1`, words.UUID)
+	require.Equal(t, "UPDATED", msg.event(t)["kind"]) // and what was logged before is behind
 	c.trace.reset()
 	c.sql(t, `UPDATE threads SET subject = 'another' WHERE id = $1`, shared.UUID)
 	c.sql(t, `UPDATE users SET name = 'Another' WHERE id = $1`, c.ids["author"].UUID)
