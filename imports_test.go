@@ -46,8 +46,11 @@ var mayImport = map[string][]string{
 	"internal/codegen": {"internal/entity"},
 	"cmd/generate":     {"internal/codegen"},
 
-	"internal/dbtest": {"internal/devdb", "migrations"},
-	"internal/bench":  {"internal/app", "internal/devdb", "internal/entity", "internal/record", "migrations"},
+	"internal/dbtest":  {"internal/devdb", "migrations"},
+	"internal/logtest": {},
+	"internal/bench": {
+		"internal/app", "internal/auth", "internal/devdb", "internal/entity", "internal/record", "internal/viewer", "migrations",
+	},
 }
 
 func TestImports(t *testing.T) {

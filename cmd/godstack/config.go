@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,13 +27,14 @@ type config struct {
 	Env         environment `env:"ENV"          envDefault:"development"`
 	LogLevel    level       `env:"LOG_LEVEL"    envDefault:"info"`
 
-	JWTKeys        string    `env:"JWT_KEYS"`
-	SecretKeys     string    `env:"SECRET_KEYS"`
-	TokenStorage   storage   `env:"AUTH_TOKEN_STORAGE" envDefault:"header"`
-	VerifyEmail    verify    `env:"AUTH_VERIFY_EMAIL"`
-	AllowedOrigins []origin  `env:"ALLOWED_ORIGINS"`
-	TrustedProxies []network `env:"TRUSTED_PROXIES"`
-	RedisURL       string    `env:"REDIS_URL"`
+	JWTKeys        jwtKeys    `env:"JWT_KEYS"`
+	SecretKeys     secretKeys `env:"SECRET_KEYS"`
+	TokenStorage   storage    `env:"AUTH_TOKEN_STORAGE" envDefault:"header"`
+	VerifyEmail    verify     `env:"AUTH_VERIFY_EMAIL"`
+	AllowedOrigins []origin   `env:"ALLOWED_ORIGINS"`
+	TrustedProxies []network  `env:"TRUSTED_PROXIES"`
+	RedisURL       string     `env:"REDIS_URL"`
+	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
@@ -77,15 +79,20 @@ func (c config) app(log *slog.Logger) app.Config {
 	for _, p := range c.TrustedProxies {
 		proxies = append(proxies, netip.Prefix(p))
 	}
+	limit := int(c.RateLimit)
+	if limit == 0 {
+		limit = -1 // any number
+	}
 	return app.Config{
 		DatabaseURL: c.DatabaseURL,
 		Addr:        string(c.Addr),
 		PublicURL:   string(c.PublicURL),
 		Development: c.Env == development,
-		JWTKeys:     c.JWTKeys,
-		SecretKeys:  c.SecretKeys,
+		JWTKeys:     string(c.JWTKeys),
+		SecretKeys:  string(c.SecretKeys),
 		Auth:        auth.Config{Storage: auth.TokenStorage(c.TokenStorage), VerifyEmail: auth.Verification(c.VerifyEmail)},
 		RedisURL:    c.RedisURL,
+		RateLimit:   limit,
 		Server:      server.Config{Origins: origins, TrustedProxies: proxies},
 		Logger:      log,
 	}
@@ -129,10 +136,29 @@ func (v *verify) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is neither required nor optional", text)
 }
 
+// jwtKeys are what signs access tokens.
+type jwtKeys string
+
+func (k *jwtKeys) UnmarshalText(text []byte) error {
+	*k = jwtKeys(text)
+	_, err := auth.ParseKeys(string(text), "issuer", "audience")
+	return err
+}
+
+// secretKeys are for all other secrets.
+type secretKeys string
+
+func (k *secretKeys) UnmarshalText(text []byte) error {
+	*k = secretKeys(text)
+	_, err := auth.ParseSecrets(string(text))
+	return err
+}
+
 // network is a range of addresses, or one address.
 type network netip.Prefix
 
 func (n *network) UnmarshalText(text []byte) error {
+	text = bytes.TrimSpace(text) // after a comma
 	p, err := netip.ParsePrefix(string(text))
 	if a, err2 := netip.ParseAddr(string(text)); err2 == nil {
 		p, err = netip.PrefixFrom(a, a.BitLen()), nil
@@ -178,7 +204,7 @@ func (a *address) UnmarshalText(text []byte) error {
 type origin string
 
 func (o *origin) UnmarshalText(text []byte) error {
-	s := strings.TrimSuffix(string(text), "/")
+	s := strings.TrimSuffix(strings.TrimSpace(string(text)), "/")
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || s != u.Scheme+"://"+u.Host {
 		return fmt.Errorf("%q is no address such as https://example.com", text)

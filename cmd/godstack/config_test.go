@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"log/slog"
+	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
@@ -15,25 +16,40 @@ import (
 func TestTheEnvironment(t *testing.T) {
 	t.Parallel()
 	const database = "DATABASE_URL=postgres://localhost/godstack"
+	defaults := config{
+		Addr: "127.0.0.1:8080", Env: development, LogLevel: level(slog.LevelInfo), TokenStorage: "header", RateLimit: 1200,
+	}
+	other := defaults
+	other.Addr = "[::1]:80"
 	for _, c := range []struct {
 		name    string
 		environ []string
 		want    config
 		wrong   string
 	}{
+		{"defaults", nil, defaults, ""},
 		{
-			"defaults", nil,
-			config{Addr: "127.0.0.1:8080", Env: development, LogLevel: level(slog.LevelInfo)}, "",
+			"empty is default", []string{
+				"DATABASE_URL=", "ADDR=", "PUBLIC_URL=", "ENV=", "LOG_LEVEL=", "JWT_KEYS=", "SECRET_KEYS=", "AUTH_TOKEN_STORAGE=",
+				"AUTH_VERIFY_EMAIL=", "ALLOWED_ORIGINS=", "TRUSTED_PROXIES=", "REDIS_URL=", "RATE_LIMIT=",
+			}, defaults, "",
 		},
 		{
-			"empty is default", []string{"DATABASE_URL=", "ADDR=", "PUBLIC_URL=", "ENV=", "LOG_LEVEL="},
-			config{Addr: "127.0.0.1:8080", Env: development, LogLevel: level(slog.LevelInfo)}, "",
+			"everything", []string{
+				database, "ADDR=:0", "PUBLIC_URL=https://example.com/", "ENV=production", "LOG_LEVEL=WARN",
+				"JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys, "AUTH_TOKEN_STORAGE=cookie", "AUTH_VERIFY_EMAIL=optional",
+				"ALLOWED_ORIGINS=https://app.example.com, http://localhost:3000/", "TRUSTED_PROXIES=10.1.2.3/8, ::1",
+				"REDIS_URL=redis://localhost", "RATE_LIMIT=0", "OTHER=x",
+			},
+			config{
+				DatabaseURL: "postgres://localhost/godstack", Addr: ":0", PublicURL: "https://example.com", Env: production, LogLevel: level(slog.LevelWarn),
+				JWTKeys: jwtKeys(testJWTKeys), SecretKeys: secretKeys(testSecretKeys), TokenStorage: "cookie", VerifyEmail: "optional",
+				AllowedOrigins: []origin{"https://app.example.com", "http://localhost:3000"},
+				TrustedProxies: []network{network(netip.MustParsePrefix("10.0.0.0/8")), network(netip.MustParsePrefix("::1/128"))},
+				RedisURL:       "redis://localhost",
+			}, "",
 		},
-		{
-			"everything", []string{database, "ADDR=:0", "PUBLIC_URL=https://example.com/", "ENV=production", "LOG_LEVEL=WARN", "OTHER=x"},
-			config{DatabaseURL: "postgres://localhost/godstack", Addr: ":0", PublicURL: "https://example.com", Env: production, LogLevel: level(slog.LevelWarn)}, "",
-		},
-		{"ipv6", []string{"ADDR=[::1]:80"}, config{Addr: "[::1]:80", Env: development, LogLevel: level(slog.LevelInfo)}, ""},
+		{"ipv6", []string{"ADDR=[::1]:80"}, other, ""},
 		{"production without a database", []string{"ENV=production"}, config{}, "DATABASE_URL: required where ENV is production"},
 		{"ENV", []string{"ENV=prod"}, config{}, `ENV: "prod" is neither development nor production`},
 		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}, config{}, `LOG_LEVEL: "loud" is none of debug, info, warn and error`},
@@ -43,6 +59,10 @@ func TestTheEnvironment(t *testing.T) {
 		{"PUBLIC_URL without a scheme", []string{"PUBLIC_URL=example.com"}, config{}, `PUBLIC_URL: "example.com" is no address such as https://example.com`},
 		{"PUBLIC_URL with a path", []string{"PUBLIC_URL=https://example.com/app"}, config{}, `PUBLIC_URL: "https://example.com/app" is no address such as https://example.com`},
 		{"PUBLIC_URL of sockets", []string{"PUBLIC_URL=wss://example.com"}, config{}, `PUBLIC_URL: "wss://example.com" is no address such as https://example.com`},
+		{"AUTH_TOKEN_STORAGE", []string{"AUTH_TOKEN_STORAGE=disk"}, config{}, `AUTH_TOKEN_STORAGE: "disk" is none of header, cookie and both`},
+		{"AUTH_VERIFY_EMAIL", []string{"AUTH_VERIFY_EMAIL=no"}, config{}, `AUTH_VERIFY_EMAIL: "no" is neither required nor optional`},
+		{"ALLOWED_ORIGINS", []string{"ALLOWED_ORIGINS=https://a.example,*"}, config{}, `ALLOWED_ORIGINS: "*" is no address such as https://example.com`},
+		{"TRUSTED_PROXIES", []string{"TRUSTED_PROXIES=::1,proxy"}, config{}, `TRUSTED_PROXIES: "proxy" is no network such as 10.0.0.0/8`},
 		{"all at once", []string{"ENV=x", "LOG_LEVEL=y"}, config{}, "ENV: \"x\" is neither development nor production\nLOG_LEVEL: \"y\" is none of debug, info, warn and error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -58,25 +78,41 @@ func TestTheEnvironment(t *testing.T) {
 	}
 }
 
+// What the struct reads, .env.example and docs/configuration.md list, with the same defaults.
 func TestTheEnvironmentIsDocumented(t *testing.T) {
 	t.Parallel()
-	f, err := os.Open("../../.env.example")
-	require.NoError(t, err)
-	defer func() { _ = f.Close() }()
-	variable := regexp.MustCompile(`^(# )?([A-Z_]+)=(.*)$`)
-	documented := map[string]string{} // name to default
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if m := variable.FindStringSubmatch(s.Text()); m != nil {
-			documented[m[2]] = m[3]
-			if m[1] != "" {
-				documented[m[2]] = "" // commented out: there is no default
-			}
-		}
-	}
-	read := map[string]string{}
+	read := map[string]string{} // name to default
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[config]()) {
 		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
 		read[name] = f.Tag.Get("envDefault")
 	}
+	example := map[string]string{}
+	for _, m := range lines(t, "../../.env.example", `^(# )?([A-Z_]+)=(.*)$`) {
+		example[m[2]] = m[3]
+		if m[1] != "" {
+			example[m[2]] = "" // commented out: there is no default
+		}
+	}
+	require.Equal(t, read, example)
+
+	documented := map[string]string{}
+	for _, m := range lines(t, "../../docs/configuration.md", "^\\| `([A-Z_]+)` \\| (?:`([^`|]*)`)?[^|]*\\| .+ \\|$") {
+		documented[m[1]] = m[2]
+	}
 	require.Equal(t, read, documented)
+}
+
+// lines returns the matches of a pattern in a file's lines.
+func lines(t *testing.T, file, pattern string) (matches [][]string) {
+	t.Helper()
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	re := regexp.MustCompile(pattern)
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if m := re.FindStringSubmatch(s.Text()); m != nil {
+			matches = append(matches, m)
+		}
+	}
+	return matches
 }

@@ -13,21 +13,38 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"godstack/internal/app"
+	"godstack/internal/auth"
 	"godstack/internal/dbtest"
+	"godstack/internal/logtest"
 )
 
 func TestMain(m *testing.M) {
-	if args := os.Getenv("GODSTACK_TEST_MAIN"); args != "" { // see program
+	if args := os.Getenv("GODSTACK_TEST_MAIN"); args != "" { // see process
 		os.Args = append([]string{"godstack"}, strings.Fields(args)...)
 		main()
 	}
-	dbtest.Main(m)
+	logtest.Secret(password, app.SeedPassword, testSecretKeys, testJWTKeys[strings.LastIndexByte(testJWTKeys, ':')+1:])
+	dbtest.Main(logtest.Watch(m))
+}
+
+// password is that of the tests' users.
+const password = "plover-xylem 42 Dunes"
+
+var testJWTKeys, testSecretKeys = auth.GenerateKey(), auth.GenerateSecret()
+
+// inProduction is an environment for a database.
+func inProduction(url string, more ...string) []string {
+	return append([]string{
+		"ENV=production", "ADDR=127.0.0.1:0", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
+	}, more...)
 }
 
 func TestVersion(t *testing.T) {
@@ -80,16 +97,15 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	stdout, w := io.Pipe()
 	var stderr bytes.Buffer
 	code := make(chan int, 1)
+	url := dbtest.URL(t)
 	go func() {
-		environ := []string{"ENV=production", "ADDR=127.0.0.1:0", "DATABASE_URL=" + dbtest.URL(t)}
-		code <- run(ctx, []string{"serve"}, environ, w, &stderr)
+		code <- run(ctx, []string{"serve"}, inProduction(url), w, &stderr)
 		_ = w.Close()
 	}()
 	banner := make([]byte, 4096)
 	n, err := stdout.Read(banner)
 	require.NoError(t, err, stderr.String())
-	url := regexp.MustCompile(`http://\S+/graphql`).FindString(string(banner[:n]))
-	resp, err := http.Post(url, "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
+	resp, err := http.Post(regexp.MustCompile(`http://\S+/graphql`).FindString(string(banner[:n])), "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	http.DefaultClient.CloseIdleConnections()
@@ -97,6 +113,7 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	stop()
 	require.Zero(t, <-code, stderr.String())
 	require.Contains(t, stderr.String(), `"msg":"request"`, "logs are JSON in production")
+	_, _ = logtest.Writer().Write(stderr.Bytes())
 }
 
 func TestLogs(t *testing.T) {
@@ -108,27 +125,62 @@ func TestLogs(t *testing.T) {
 	require.Regexp(t, `^time=\S+ level=WARN msg=yes n=1\n$`, b.String())
 }
 
-// program runs the test's binary as the program and returns it with its address.
-func program(t *testing.T) (*exec.Cmd, string) {
+// process is the test's binary as the program.
+func process(t *testing.T, args string, environ ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = []string{"GODSTACK_TEST_MAIN=serve", "ENV=production", "ADDR=127.0.0.1:0", "DATABASE_URL=" + dbtest.URL(t)}
-	cmd.Stderr = t.Output()
-	stdout, err := cmd.StdoutPipe()
+	cmd.Env = append([]string{"GODSTACK_TEST_MAIN=" + args}, environ...)
+	return cmd
+}
+
+var listening = regexp.MustCompile(`msg"?[=:]"?listening"?.*?(127\.0\.0\.1:\d+)`)
+
+// serve runs the program until the test ends it, and returns it with its address.
+func serve(t *testing.T, environ ...string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := process(t, "serve", environ...)
+	return cmd, begin(t, cmd)()
+}
+
+// begin starts a program that serves. Its log is looked at; what is returned waits for the address.
+func begin(t *testing.T, cmd *exec.Cmd) (listens func() string) {
+	t.Helper()
+	pipe, w, err := os.Pipe()
 	require.NoError(t, err)
+	log := io.MultiWriter(t.Output(), logtest.Writer())
+	cmd.Stderr = w
 	require.NoError(t, cmd.Start())
-	banner := make([]byte, 4096)
-	n, err := stdout.Read(banner)
-	require.NoError(t, err)
-	return cmd, regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(string(banner[:n]))
+	require.NoError(t, w.Close())
+	addr := make(chan string, 1)
+	var read sync.WaitGroup
+	read.Go(func() {
+		defer close(addr)
+		for s := bufio.NewScanner(pipe); s.Scan(); {
+			_, _ = log.Write(append(s.Bytes(), '\n'))
+			if m := listening.FindStringSubmatch(s.Text()); m != nil {
+				addr <- m[1]
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // unless it has ended
+		_ = cmd.Wait()
+		read.Wait()
+		_ = pipe.Close()
+	})
+	return func() string {
+		a, ok := <-addr
+		require.True(t, ok, "it ends before it listens")
+		return a
+	}
 }
 
 func TestASignalStopsTheProgram(t *testing.T) {
 	t.Parallel()
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		cmd, _ := program(t)
+		cmd, _ := serve(t, inProduction(dbtest.URL(t))...)
 		require.NoError(t, cmd.Process.Signal(s))
 		require.NoError(t, cmd.Wait(), "exits with 0")
 	}
@@ -136,7 +188,7 @@ func TestASignalStopsTheProgram(t *testing.T) {
 
 func TestASecondSignalKillsAtOnce(t *testing.T) {
 	t.Parallel()
-	cmd, addr := program(t)
+	cmd, addr := serve(t, inProduction(dbtest.URL(t))...)
 	// A request whose body never comes keeps the shutdown waiting.
 	conn, err := net.Dial("tcp", addr)
 	require.NoError(t, err)

@@ -33,4 +33,6 @@ func TestStaticBinary(t *testing.T) {
 	out, err = version.CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Contains(t, string(out), "godstack")
+
+	t.Run("many sign in at once", func(t *testing.T) { manySignInAtOnce(t, bin) })
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,22 +14,20 @@ import (
 	"godstack/internal/auth"
 	"godstack/internal/mail"
 	"godstack/internal/ratelimit"
+	"godstack/internal/server"
 	"godstack/internal/viewer"
 )
 
 // tokenAudience is who access tokens are for.
 const tokenAudience = "godstack"
 
-// addressLimit is how many requests an address may make, to all nodes together.
-var addressLimit = ratelimit.Limit{Name: "address", Quota: 1200, Window: time.Minute}
-
 // accounts is what signs people in, with the parts that it stands on.
 type accounts struct {
 	*auth.Service
 	mail   *mail.Recorder
 	counts ratelimit.Store
-	limit  *ratelimit.PerAddress
-	redis  rueidis.Client // nil without a RedisURL
+	limit  server.LimitFunc // nil where there is no limit
+	redis  rueidis.Client   // nil without a RedisURL
 }
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
@@ -54,8 +51,13 @@ func newAccounts(cfg Config, pool *pgxpool.Pool, lag func() time.Duration, commi
 		}
 		a.counts = ratelimit.NewRedis(a.redis, "godstack:limit:")
 	}
-	if a.limit, err = ratelimit.NewPerAddress(a.counts, addressLimit, &ratelimit.AddressConfig{Logger: cfg.Logger}); err != nil {
-		return nil, errors.Join(err, a.close())
+	if cfg.RateLimit > 0 {
+		l := ratelimit.Limit{Name: "address", Quota: cfg.RateLimit, Window: time.Minute}
+		limit, err := ratelimit.NewPerAddress(a.counts, l, &ratelimit.AddressConfig{Logger: cfg.Logger})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("RATE_LIMIT: %w", err), a.close())
+		}
+		a.limit = limit.Take
 	}
 	settings := cfg.Auth
 	settings.PublicURL = cfg.PublicURL
@@ -83,11 +85,6 @@ func openRedis(url string) (rueidis.Client, error) {
 		return nil, fmt.Errorf("connect to redis: %w", err)
 	}
 	return client, nil
-}
-
-// take counts a request of an address.
-func (a *accounts) take(ctx context.Context, address netip.Addr) (ratelimit.Result, error) {
-	return a.limit.Take(ctx, address)
 }
 
 // routes are the pages beside GraphQL.
@@ -120,6 +117,9 @@ type NewUser = auth.NewUser
 // have its schema.
 func CreateUser(ctx context.Context, cfg Config, u NewUser) (id uuid.UUID, err error) {
 	cfg, err = cfg.withDefaults()
+	if err == nil {
+		cfg, err = cfg.withSecrets()
+	}
 	if err != nil {
 		return uuid.UUID{}, err
 	}

@@ -51,6 +51,8 @@ type Config struct {
 	Passwords *auth.PasswordConfig
 	// RedisURL is where nodes count what clients do, as redis://localhost:6379/0. Empty: in Postgres.
 	RedisURL string
+	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
+	RateLimit int
 	// Rules are the custom access rules that entities name.
 	Rules map[string]record.CustomRule
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
@@ -77,6 +79,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Addr == "" {
 		c.Addr = "127.0.0.1:8080"
 	}
+	if c.RateLimit == 0 {
+		c.RateLimit = 1200
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -86,12 +91,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PublicURL != "" {
 		c.Server.Origins = append(slices.Clip(c.Server.Origins), c.PublicURL)
 	}
-	return c.withSecrets()
+	return c, nil
 }
 
 // App is a running program.
 type App struct {
 	url  string
+	addr net.Addr
 	mail *mail.Recorder
 	stop context.CancelFunc
 	done chan struct{} // closed when everything has ended
@@ -108,6 +114,9 @@ type service struct {
 // or Close.
 func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	cfg, err = cfg.withDefaults()
+	if err == nil {
+		cfg, err = cfg.withSecrets()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +162,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Viewer:     core.accounts.Viewer,
 		Public:     auth.PublicFields,
 		Watch:      core.accounts.watch,
-		Limit:      core.accounts.take,
+		Limit:      core.accounts.limit,
 		Routes:     core.accounts.routes(cfg),
+		Pages:      web.Account(cfg.Auth.App),
 		Ready: func(ctx context.Context) error {
 			if err := db.ready(ctx); err != nil {
 				return err
@@ -168,8 +178,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	a := &App{url: cfg.PublicURL, mail: core.accounts.mail, done: make(chan struct{})}
+	a := &App{url: cfg.PublicURL, addr: ln.Addr(), mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
+	cfg.Logger.InfoContext(ctx, "listening", "address", a.addr.String())
 	go func() {
 		defer close(a.done)
 		defer a.stop()
@@ -213,6 +224,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 // URL is where the program is found, without a slash at the end.
 func (a *App) URL() string { return a.url }
+
+// Addr is the address that the program listens on.
+func (a *App) Addr() net.Addr { return a.addr }
 
 // Mail is what was mailed.
 func (a *App) Mail() *mail.Recorder { return a.mail }

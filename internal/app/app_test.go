@@ -18,8 +18,6 @@ import (
 	"godstack/internal/server"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m) }
-
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -29,15 +27,6 @@ func get(t *testing.T, url string) (int, string) {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return resp.StatusCode, string(body)
-}
-
-func start(t *testing.T, cfg Config) *App {
-	t.Helper()
-	cfg.Addr = "127.0.0.1:0"
-	a, err := Start(t.Context(), cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, a.Close()) })
-	return a
 }
 
 func TestTheProgramAnswers(t *testing.T) {
@@ -55,7 +44,7 @@ func TestTheProgramAnswers(t *testing.T) {
 func TestTheProgramEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
-	a, err := Start(ctx, Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0"})
+	a, err := Start(ctx, settings(Config{DatabaseURL: dbtest.URL(t)}))
 	require.NoError(t, err)
 	stop()
 	require.NoError(t, a.Wait())
@@ -63,7 +52,7 @@ func TestTheProgramEndsWithItsContext(t *testing.T) {
 
 func TestDevelopmentBringsItsOwnDatabase(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Development: true, DataDir: t.TempDir()}
+	cfg := settings(Config{Development: true, DataDir: t.TempDir()})
 	a := start(t, cfg)
 	status, body := get(t, a.URL()+"/readyz")
 	require.Equal(t, 200, status, body)
@@ -77,7 +66,7 @@ func TestDevelopmentBringsItsOwnDatabase(t *testing.T) {
 func TestDevelopmentMigrates(t *testing.T) {
 	t.Parallel()
 	url := dbtest.Empty(t)
-	_, err := Start(t.Context(), Config{DatabaseURL: url, Addr: "127.0.0.1:0"})
+	_, err := Start(t.Context(), settings(Config{DatabaseURL: url}))
 	require.ErrorContains(t, err, "the database's schema is at version 0")
 	require.ErrorContains(t, err, "run godstack migrate")
 	start(t, Config{DatabaseURL: url, Development: true})
@@ -100,26 +89,35 @@ func TestStartRefuses(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = taken.Close() }()
+	url := dbtest.URL(t)
 	for _, c := range []struct {
-		name string
-		cfg  Config
-		says string
+		name   string
+		change func(*Config)
+		says   string
 	}{
-		{"no database", Config{}, "DatabaseURL is required"},
-		{"taken port", Config{DatabaseURL: dbtest.URL(t), Addr: taken.Addr().String()}, "address already in use"},
-		{"bad url", Config{DatabaseURL: "postgres://localhost:x/", Addr: "127.0.0.1:0"}, "parse database url"},
-		{"no server", Config{DatabaseURL: "postgres://127.0.0.1:1/x", Addr: "127.0.0.1:0"}, "connect to database"},
-		{"bad limits", Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0", Server: server.Config{Limits: server.Limits{Depth: -1}}}, "Limits.Depth"},
-		{"bad public url", Config{DatabaseURL: dbtest.URL(t), Addr: "127.0.0.1:0", PublicURL: "example"}, "Origins"},
+		{"no database", func(c *Config) { c.DatabaseURL = "" }, "DatabaseURL is required"},
+		{"taken port", func(c *Config) { c.Addr = taken.Addr().String() }, "address already in use"},
+		{"bad url", func(c *Config) { c.DatabaseURL = "postgres://localhost:x/" }, "parse database url"},
+		{"no server", func(c *Config) { c.DatabaseURL = "postgres://127.0.0.1:1/x" }, "connect to database"},
+		{"bad limits", func(c *Config) { c.Server.Limits.Depth = -1 }, "Limits.Depth"},
+		{"bad public url", func(c *Config) { c.PublicURL = "example" }, "PublicURL"},
+		{"no keys", func(c *Config) { c.JWTKeys, c.SecretKeys = "", "" }, "JWT_KEYS: required in production\nSECRET_KEYS: required in production"},
+		{"weak keys", func(c *Config) { c.SecretKeys = "00" }, "SECRET_KEYS: key 1 is shorter than 32 bytes"},
+		{"bad redis url", func(c *Config) { c.RedisURL = "localhost" }, "REDIS_URL"},
+		{"no redis", func(c *Config) { c.RedisURL = "redis://127.0.0.1:1" }, "connect to redis"},
+		{"no such storage", func(c *Config) { c.Auth.Storage = "disk" }, "Storage"},
+		{"seed in production", func(c *Config) { c.Seed = true }, "Seed is for development"},
 	} {
-		_, err := Start(t.Context(), c.cfg)
+		cfg := settings(Config{DatabaseURL: url})
+		c.change(&cfg)
+		_, err := Start(t.Context(), cfg)
 		require.ErrorContains(t, err, c.says, c.name)
 	}
 }
 
 func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
 	t.Parallel()
-	core, err := newCore(Config{}, dbtest.New(t))
+	core, err := newCore(settings(Config{PublicURL: publicURL}), dbtest.New(t))
 	require.NoError(t, err)
 	s, err := server.New(server.Deps{Schema: core.schema}, nil)
 	require.NoError(t, err)

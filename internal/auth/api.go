@@ -29,8 +29,8 @@ type RegisterInput struct {
 
 // LoginInput is what somebody presents to sign in.
 type LoginInput struct {
-	Login    string  // mail address or user name
-	Password string  //
+	Login    string // mail address or user name
+	Password string
 	Code     *string // of the second factor, or a backup code
 }
 

@@ -84,13 +84,9 @@ func (t tx) use(ctx context.Context, token string, purposes ...purpose) (o oneTi
 // mailLink mails a link to who has an address, and does the same work where nobody is to get one: it is taken back.
 // u is nobody then.
 func (s *Service) mailLink(ctx context.Context, t tx, u *user, p purpose, email, event string, send func(token string) error) error {
-	id := u.ID
-	if id == uuid.Nil {
-		// The rows that are taken back are somebody's.
-		if err := t.QueryRow(ctx, `SELECT coalesce((SELECT id FROM users LIMIT 1), $1)`, newID()).Scan(&id); err != nil {
-			return fmt.Errorf("find user: %w", err)
-		}
-	} else if _, err := t.Exec(ctx, `SELECT $1::uuid`, id); err != nil {
+	var id uuid.UUID // the rows that are taken back are somebody's
+	err := t.QueryRow(ctx, `SELECT coalesce((SELECT id FROM users WHERE id = $1), (SELECT id FROM users LIMIT 1), $1)`, u.ID).Scan(&id)
+	if err != nil {
 		return fmt.Errorf("find user: %w", err)
 	}
 	if _, err := t.Exec(ctx, `SAVEPOINT link`); err != nil {

@@ -43,10 +43,10 @@ func (s *Service) unknownAccount(login string) string {
 	return "unknown:" + hex.EncodeToString(s.deps.Secrets.Derive("login", []byte(login)))
 }
 
-// reserve counts a failure in advance. It returns how many there are with this one, or ACCOUNT_LOCKED or RATE_LIMITED
-// where the password must not be looked at.
-func (s *Service) reserve(ctx context.Context, account string, user uuid.UUID) (failures int, err error) {
-	err = s.deps.Pool.QueryRow(ctx, `
+// reserve counts a failure in advance. It returns ACCOUNT_LOCKED or RATE_LIMITED where the password must not be looked
+// at.
+func (s *Service) reserve(ctx context.Context, account string, user uuid.UUID) error {
+	tag, err := s.deps.Pool.Exec(ctx, `
 		INSERT INTO login_guards AS g (id, account, failures, window_started_at) VALUES ($1, $2, 1, now())
 		ON CONFLICT (account) DO UPDATE SET
 			failures = CASE WHEN g.locked_until <= now() OR g.window_started_at <= now() - $4::interval THEN 1 ELSE g.failures + 1 END,
@@ -54,32 +54,31 @@ func (s *Service) reserve(ctx context.Context, account string, user uuid.UUID) (
 			locked_until = NULL
 		WHERE (g.locked_until IS NULL OR g.locked_until <= now())
 		  AND (g.next_attempt_at IS NULL OR g.next_attempt_at <= now())
-		  AND (g.failures < $3 OR g.locked_until <= now() OR g.window_started_at <= now() - $4::interval)
-		RETURNING failures`,
-		newID(), account, s.cfg.MaxFailures, s.cfg.FailureWindow).Scan(&failures)
-	if err == nil {
-		return failures, nil
+		  AND (g.failures < $3 OR g.locked_until <= now() OR g.window_started_at <= now() - $4::interval)`,
+		newID(), account, s.cfg.MaxFailures, s.cfg.FailureWindow)
+	if err != nil {
+		return fmt.Errorf("reserve an attempt: %w", err)
 	}
-	if !errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("reserve an attempt: %w", err)
+	if tag.RowsAffected() == 1 {
+		return nil
 	}
 	var locked, wait float64
 	err = s.deps.Pool.QueryRow(ctx, `
 		SELECT coalesce(extract(epoch FROM locked_until - now()), 0)::float8, coalesce(extract(epoch FROM next_attempt_at - now()), 0)::float8
 		  FROM login_guards WHERE account = $1`, account).Scan(&locked, &wait)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("read guard: %w", err)
+		return fmt.Errorf("read guard: %w", err)
 	}
 	if locked > 0 {
 		if err := s.attempt(ctx, s.deps.Pool, account, user, outcomeLocked); err != nil {
-			return 0, err
+			return err
 		}
-		return 0, &record.Error{
+		return &record.Error{
 			Code: record.AccountLocked, Message: "too many failures to sign in: this account is locked for a while", RetryAfter: duration(locked),
 		}
 	}
 	// Otherwise all tries that may be at work are.
-	return 0, &record.Error{
+	return &record.Error{
 		Code: record.RateLimited, Message: "too many failures to sign in: wait a little", RetryAfter: max(duration(wait), time.Second),
 	}
 }

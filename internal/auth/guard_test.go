@@ -33,7 +33,7 @@ func TestDelay(t *testing.T) {
 		for range freeFailures {
 			refused(t, b.wrong(login), record.Unauthenticated)
 		}
-		e := refused(t, b.wrong(login), record.RateLimited)
+		e := refusal(t, b.wrong(login), record.RateLimited)
 		require.Equal(t, time.Second, e.RetryAfter)
 	}
 	_, err := b.Login(plain(), LoginInput{Login: "ada", Password: password})
@@ -41,7 +41,7 @@ func TestDelay(t *testing.T) {
 	for _, want := range []time.Duration{2, 4, 8, 16, 30, 30} {
 		b.patient(t)
 		refused(t, b.wrong("ada"), record.Unauthenticated)
-		e := refused(t, b.wrong("ada"), record.RateLimited)
+		e := refusal(t, b.wrong("ada"), record.RateLimited)
 		require.InDelta(t, want, e.RetryAfter.Seconds(), 1)
 	}
 	require.Equal(t, 0, b.count(t, `login_guards WHERE locked_until IS NOT NULL`))
@@ -63,7 +63,7 @@ func TestLockout(t *testing.T) {
 			refused(t, b.wrong(login), record.Unauthenticated)
 		}
 		b.patient(t)
-		e := refused(t, b.wrong(login), record.AccountLocked)
+		e := refusal(t, b.wrong(login), record.AccountLocked)
 		require.InDelta(t, 30*60, e.RetryAfter.Seconds(), 5)
 		require.Equal(t, "too many failures to sign in: this account is locked for a while", e.Message)
 	}

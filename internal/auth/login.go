@@ -90,13 +90,12 @@ func (s *Service) Login(ctx context.Context, in LoginInput) (*Payload, error) {
 	if u.ID != uuid.Nil {
 		account, wrong = u.ID.String(), outcomeWrongPassword
 	}
-	failures, err := s.reserve(ctx, account, u.ID)
-	if err != nil {
+	if err := s.reserve(ctx, account, u.ID); err != nil {
 		return nil, err
 	}
 	newHash, ok, err := s.checkHash(ctx, u.PasswordHash, in.Password)
 	if err != nil {
-		return nil, errors.Join(err, s.giveBack(context.WithoutCancel(ctx), s.deps.Pool, account))
+		return nil, s.unjudged(ctx, account, err)
 	}
 	var p *Payload
 	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
@@ -116,14 +115,24 @@ func (s *Service) Login(ctx context.Context, in LoginInput) (*Payload, error) {
 			}
 			return s.attempt(ctx, t, account, u.ID, outcomeUnverified)
 		}
-		p, err = s.signIn(ctx, t, u, newHash, failures)
+		p, err = s.signIn(ctx, t, u, newHash)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.unjudged(ctx, account, err)
 	}
 	s.deliverTokens(ctx, p)
 	return p, nil
+}
+
+// unjudged gives a reservation back where err is no answer but a failure of ours.
+func (s *Service) unjudged(ctx context.Context, account string, err error) error {
+	if _, answer := errors.AsType[*record.Error](err); answer {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	return errors.Join(err, s.giveBack(ctx, s.deps.Pool, account))
 }
 
 // checkHash verifies a password. Where its hash is outdated, newHash is one to store.
@@ -136,7 +145,7 @@ func (s *Service) checkHash(ctx context.Context, hash, password string) (newHash
 }
 
 // signIn ends a sign-in that succeeded.
-func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string, failures int) (*Payload, error) {
+func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string) (*Payload, error) {
 	account := u.ID.String()
 	p, err := s.startSession(ctx, t, u)
 	if err != nil {
@@ -147,7 +156,7 @@ func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string, fai
 			return nil, fmt.Errorf("store a new hash: %w", err)
 		}
 	}
-	if err := s.notice(ctx, t, u, failures); err != nil {
+	if err := s.notice(ctx, t, u); err != nil {
 		return nil, err
 	}
 	if _, err := t.resetGuard(ctx, account); err != nil {
@@ -160,7 +169,7 @@ func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string, fai
 }
 
 const (
-	// suspicious is after how many failures in the guard's window a success is.
+	// suspicious is after how many failures a success is.
 	suspicious = 5
 	// memory is for how long attempts, and so devices, are remembered.
 	memory = 90 * 24 * time.Hour
@@ -168,25 +177,32 @@ const (
 
 // notice tells the user of a sign-in that may not be theirs:
 //
-//   - suspicious_login: it succeeded after 5 or more wrong passwords or codes within the guard's window (30 min);
+//   - suspicious_login: since the last one there were 5 or more wrong passwords or codes, within the guard's window and
+//     lock (an hour);
 //   - new_device_login: with that user agent, but for version numbers, the user has not signed in within 90 days,
 //     though with another.
 //
 // One mail is sent for both.
-func (s *Service) notice(ctx context.Context, t tx, u *user, failures int) error {
+func (s *Service) notice(ctx context.Context, t tx, u *user) error {
 	var wrong int
 	var known, before bool
 	err := t.QueryRow(ctx, `
-		SELECT count(*) FILTER (WHERE outcome IN ('wrong_password', 'wrong_code') AND created_at > now() - $4::interval),
-		       coalesce(bool_or(outcome = 'success' AND regexp_replace(user_agent, '[0-9._]+', '', 'g') = regexp_replace($2, '[0-9._]+', '', 'g')), false),
-		       coalesce(bool_or(outcome = 'success'), false)
-		  FROM login_attempts WHERE account = $1 AND created_at > now() - $3::interval`,
-		u.ID.String(), clientOf(ctx).userAgent, memory, s.cfg.FailureWindow).Scan(&wrong, &known, &before)
+		WITH attempts AS (
+			SELECT outcome, created_at, user_agent FROM login_attempts WHERE account = $1 AND created_at > now() - $3::interval
+		), success AS (
+			SELECT max(created_at) AS last,
+			       coalesce(bool_or(regexp_replace(user_agent, '[0-9._]+', '', 'g') = regexp_replace($2, '[0-9._]+', '', 'g')), false) AS known
+			  FROM attempts WHERE outcome = 'success'
+		)
+		SELECT (SELECT count(*) FROM attempts WHERE outcome IN ('wrong_password', 'wrong_code')
+		           AND created_at > greatest(now() - $4::interval, coalesce(s.last, '-infinity'))), s.known, s.last IS NOT NULL
+		  FROM success s`,
+		u.ID.String(), clientOf(ctx).userAgent, memory, s.cfg.FailureWindow+s.cfg.Lockout).Scan(&wrong, &known, &before)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
 	tell := false
-	if failures > suspicious && wrong >= suspicious {
+	if wrong >= suspicious {
 		tell = true
 		if err := t.happened(ctx, SuspiciousLogin, u.ID, u.ID, map[string]any{"failures": wrong}); err != nil {
 			return err
@@ -209,14 +225,14 @@ func (s *Service) notice(ctx context.Context, t tx, u *user, failures int) error
 // in which the result is written down.
 func (s *Service) confirmPassword(ctx context.Context, u *user, field, password string, then func(context.Context, tx) error) error {
 	account := u.ID.String()
-	if _, err := s.reserve(ctx, account, u.ID); err != nil {
+	if err := s.reserve(ctx, account, u.ID); err != nil {
 		return err
 	}
 	_, ok, err := s.checkHash(ctx, u.PasswordHash, password)
 	if err != nil {
-		return errors.Join(err, s.giveBack(context.WithoutCancel(ctx), s.deps.Pool, account))
+		return s.unjudged(ctx, account, err)
 	}
-	return s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
 		if !ok {
 			if err := s.failed(ctx, t, account, u, outcomeWrongPassword); err != nil {
 				return err
@@ -228,6 +244,10 @@ func (s *Service) confirmPassword(ctx context.Context, u *user, field, password 
 		}
 		return then(ctx, t)
 	})
+	if err != nil {
+		return s.unjudged(ctx, account, err)
+	}
+	return nil
 }
 
 // self returns the user who asks.

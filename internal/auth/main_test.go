@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -36,6 +37,7 @@ type bundle struct {
 	mail *mail.Recorder
 	deps Deps
 	conf Config
+	log  logBuffer
 
 	mu  sync.Mutex
 	now time.Time // of the service's clock; protected by mu
@@ -51,6 +53,24 @@ func (b *bundle) advance(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.now = b.now.Add(d)
+}
+
+// logBuffer is what was logged.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // protected by mu
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 // cheapPasswords are passwords that cost little.
@@ -74,8 +94,9 @@ func setup(t testing.TB, change ...func(*Deps, *Config)) *bundle {
 	require.NoError(t, err)
 	b.deps = Deps{
 		Pool: b.pool, Passwords: cheapPasswords(t), Secrets: secrets, Keys: keys.WithClock(b.clock), Mail: b.mail,
-		Logger: slog.New(slog.DiscardHandler), Clock: b.clock,
+		Logger: slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Clock: b.clock,
 	}
+	t.Cleanup(func() { require.NotRegexp(t, `gst_|got_|eyJ|plover|Quartz`, b.log.String(), "a secret was logged") })
 	b.conf = Config{PublicURL: "https://example.com"}
 	for _, f := range change {
 		f(&b.deps, &b.conf)
@@ -152,7 +173,14 @@ func code(t testing.TB, err error) record.Code {
 	return e.Code
 }
 
-func refused(t testing.TB, err error, want record.Code, fields ...string) *record.Error {
+// refused wants an error that a client may see.
+func refused(t testing.TB, err error, want record.Code, fields ...string) {
+	t.Helper()
+	require.NotNil(t, refusal(t, err, want, fields...))
+}
+
+// refusal is refused, and returns the error.
+func refusal(t testing.TB, err error, want record.Code, fields ...string) *record.Error {
 	t.Helper()
 	var e *record.Error
 	require.ErrorAs(t, err, &e)
@@ -230,7 +258,7 @@ func (b *bundle) mailed(t testing.TB, kind, to string) string {
 	return ""
 }
 
-// at once runs f n times at the same time.
+// atOnce runs f n times at the same time.
 func atOnce(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})

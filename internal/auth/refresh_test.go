@@ -32,9 +32,10 @@ func TestRefresh(t *testing.T) {
 		require.Equal(t, p.Viewer, next.Viewer)
 		p = next
 	}
-	require.Equal(t, []string{"6"}, texts(t, b.pool, `SELECT extract(day FROM expires_at - now() + interval '1 s' - interval '1 day')::text FROM sessions`))
+	require.Equal(t, []string{"168"}, texts(t, b.pool, `SELECT round(extract(epoch FROM expires_at - now()) / 3600)::text FROM sessions`))
 	require.Equal(t, 4, b.count(t, `refresh_tokens`))
 	require.Equal(t, 1, b.count(t, `refresh_tokens WHERE rotated_at IS NULL`))
+	require.Equal(t, []string{p.Viewer.ID.String()}, texts(t, b.pool, `SELECT DISTINCT coalesce(actor, '') FROM changes WHERE entity = 'session' AND op = 'U' AND 'last_used_at' = ANY(fields) AND actor IS NOT NULL`))
 	// Nothing of a token is stored.
 	require.Equal(t, 0, b.count(t, `refresh_tokens WHERE hash = convert_to($1, 'UTF8')`, *p.RefreshToken))
 
@@ -175,7 +176,7 @@ func TestRefreshStorm(t *testing.T) {
 	b := setup(t)
 	b.user(t, "ada")
 	p := b.login(t, "ada")
-	atOnce(8, func(i int) {
+	atOnce(8, func(int) {
 		token := p.RefreshToken
 		for range 5 {
 			next, err := b.Refresh(plain(), token)

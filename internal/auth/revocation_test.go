@@ -66,7 +66,7 @@ func TestRevocationReachesOtherNodes(t *testing.T) {
 			_, err := b.SetRole(as(root), globalID(p.Viewer.ID), viewer.Moderator)
 			return err
 		},
-		"by hand": func(p *Payload) error {
+		"typed": func(p *Payload) error {
 			_, err := b.pool.Exec(context.Background(), `UPDATE users SET role = 'moderator' WHERE id = $1`, p.Viewer.ID)
 			return err
 		},

@@ -240,7 +240,7 @@ func (t tx) onCommit(f func()) { *t.after = append(*t.after, f) }
 type kept struct{ error }
 
 // patience bounds what must be written even where the client has gone.
-const patience = 5 * time.Second
+const patience = 10 * time.Second
 
 // inTx runs f in a transaction, in which the change log names actor; uuid.Nil is nobody. It commits where f returns
 // nil or a kept error, even if the client went away meanwhile.

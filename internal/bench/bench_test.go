@@ -15,19 +15,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"godstack/internal/app"
 	"godstack/internal/dbtest"
 )
 
 // TestMain is both servers as well: the test's binary stands for godstack and for this command.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && (os.Args[1] == "serve" || os.Args[1] == roleBaseline) {
+	if len(os.Args) == 2 && (os.Args[1] == "serve" || os.Args[1] == roleUnrestricted || os.Args[1] == roleBaseline) {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		var err error
 		if os.Args[1] == roleBaseline {
 			err = baselineMain(ctx, os.Stdout)
 		} else {
-			err = serve(ctx)
+			err = godstackMain(ctx, os.Args[1] == "serve", os.Stdout)
 		}
 		stop()
 		if err != nil {
@@ -39,23 +38,26 @@ func TestMain(m *testing.M) {
 	dbtest.Main(m)
 }
 
-func serve(ctx context.Context) error {
-	a, err := app.Start(ctx, app.Config{DatabaseURL: os.Getenv(databaseURL), Addr: os.Getenv("ADDR")})
-	if err != nil {
-		return err
-	}
-	fmt.Println(a.URL() + "/graphql")
-	return a.Wait()
-}
-
 // small is as small as the operations allow.
 var small = size{users: 10, threads: 200, messages: 1500}
 
 func TestBench(t *testing.T) {
 	t.Parallel()
+	testBench(t, true)
+}
+
+func TestBenchWithoutRules(t *testing.T) {
+	t.Parallel()
+	testBench(t, false)
+}
+
+func testBench(t *testing.T, rules bool) {
+	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cfg := config{slice: 20 * time.Millisecond, program: self, size: small, temp: t.TempDir(), benchfmt: t.TempDir() + "/bench.txt"}
+	cfg := config{
+		slice: 20 * time.Millisecond, program: self, size: small, rules: rules, temp: t.TempDir(), benchfmt: t.TempDir() + "/bench.txt", logLevel: "warn",
+	}
 	r, err := bench(t.Context(), cfg)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("CPU time is counted on Linux alone")
@@ -138,16 +140,18 @@ func BenchmarkRequest(b *testing.B) {
 		op := &operations[i]
 		for target, name := range targetNames {
 			b.Run(op.name+"/"+name, func(b *testing.B) {
-				addr, stop, err := startHere(b.Context(), target, url)
+				addr, stop, err := startHere(b.Context(), d, target, true, url)
 				require.NoError(b, err)
 				defer func() { require.NoError(b, stop()) }()
 				c, err := dial(addr)
 				require.NoError(b, err)
 				defer c.close()
+				tokens, err := d.signIn(addr)
+				require.NoError(b, err)
 				random := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // no secrets
 				for b.Loop() {
 					in, thread := op.input(d, random, target, 0, 1)
-					if _, err := c.do(op.appendRequest(nil, target, in)); err != nil {
+					if _, err := c.do(op.appendRequest(nil, target, tokens, in)); err != nil {
 						b.Fatal(err)
 					}
 					if op.writes {

@@ -31,7 +31,7 @@ func checkAnswers(d *data, s servers) error {
 			in, thread := op.input(d, random, godstack, 0, 1)
 			var bodies [2][]byte
 			for target, c := range clients {
-				body, err := c.do(op.appendRequest(nil, target, in))
+				body, err := c.do(op.appendRequest(nil, target, s[target].tokens, in))
 				if err != nil {
 					return fmt.Errorf("%s of %s: %w", op.name, targetNames[target], err)
 				}

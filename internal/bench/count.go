@@ -29,7 +29,7 @@ const (
 
 // countAll counts for each operation, by its name, and for each target. The servers run in this process for that, one at a time, and
 // reach the Postgres at rawURL through a wire whose socket is in folder dir.
-func countAll(ctx context.Context, d *data, rawURL, dir string) (_ map[string][2]counts, err error) {
+func countAll(ctx context.Context, d *data, rules bool, rawURL, dir string) (_ map[string][2]counts, err error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func countAll(ctx context.Context, d *data, rawURL, dir string) (_ map[string][2
 
 	all := map[string][2]counts{}
 	for target := range targetNames {
-		addr, stop, err := startHere(ctx, target, u.String())
+		addr, stop, err := startHere(ctx, d, target, rules, u.String())
 		if err != nil {
 			return nil, err
 		}
@@ -67,11 +67,13 @@ func countAll(ctx context.Context, d *data, rawURL, dir string) (_ map[string][2
 }
 
 // startHere starts a server in this process.
-func startHere(ctx context.Context, target int, url string) (addr string, stop func() error, err error) {
+func startHere(ctx context.Context, d *data, target int, rules bool, url string) (addr string, stop func() error, err error) {
 	if target == baseline {
 		return startBaseline(ctx, url)
 	}
-	a, err := app.Start(ctx, app.Config{DatabaseURL: url, Addr: "127.0.0.1:0"})
+	a, err := app.Start(ctx, app.Config{
+		DatabaseURL: url, Addr: "127.0.0.1:0", JWTKeys: d.keys.jwt, SecretKeys: d.keys.secret, RateLimit: rateLimit, Unrestricted: !rules,
+	})
 	if err != nil {
 		return "", nil, err
 	}
@@ -84,12 +86,16 @@ func countOne(d *data, w *wire, op *operation, target int, addr string) (counts,
 		return counts{}, err
 	}
 	defer c.close()
+	tokens, err := d.signIn(addr)
+	if err != nil {
+		return counts{}, err
+	}
 	// Requests are made beforehand, since what that allocates is not the server's.
 	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // no secrets
 	requests := make([][]byte, warming+counted)
 	for i := range requests {
 		in, thread := op.input(d, random, target, 0, 1)
-		requests[i] = op.appendRequest(nil, target, in)
+		requests[i] = op.appendRequest(nil, target, tokens, in)
 		if op.writes {
 			d.versions[target][thread]++
 		}

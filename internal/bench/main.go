@@ -5,6 +5,9 @@
 //   - Both are processes of their own, reached over HTTP on loopback with connections kept alive; their turns alternate within one run,
 //     so that a ratio compares slices that are a moment apart.
 //   - CPU time is that of the server's process and of its Postgres backends together, as the kernel counts it; the load's is not in it.
+//   - Requests to Godstack are made as those of signed-in users: what is read by a member of all threads who owns none, what is written by
+//     the thread's owner. Each shows an access token, which is verified, and is held to the access rules (unless -rules=false) and counted
+//     by the rate limit, which is never reached. The baseline asks nobody who they are and filters nothing.
 //   - Before anything is measured, both have given equal answers (TestAnswersThatDifferAreFound).
 //   - It ends about when -duration says, and leaves neither a process nor a file behind (TestBench).
 //
@@ -46,6 +49,7 @@ type config struct {
 	program  string         // the path of godstack; built where it is empty
 	logLevel string         // of godstack
 	durable  bool           // commits wait for the disk
+	rules    bool           // who asks is held to the access rules
 	benchfmt string         // a file for benchstat
 	only     *regexp.Regexp // which operations; nil for all
 	temp     string         // where the run's folder is made; the system's default if empty
@@ -55,9 +59,12 @@ type config struct {
 // run executes the command and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var err error
-	if len(args) > 0 && args[0] == roleBaseline {
+	switch {
+	case len(args) == 1 && args[0] == roleBaseline:
 		err = baselineMain(ctx, stdout)
-	} else {
+	case len(args) == 1 && args[0] == roleUnrestricted:
+		err = godstackMain(ctx, false, stdout)
+	default:
 		var cfg config
 		flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 		flags.SetOutput(stderr)
@@ -66,6 +73,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		flags.StringVar(&cfg.program, "godstack", "", "`path` of the program; built from this module if empty")
 		flags.StringVar(&cfg.logLevel, "log-level", "warn", "LOG_LEVEL of the program; info is its default and writes a line a request")
 		flags.BoolVar(&cfg.durable, "durable", false, "let commits wait for the disk")
+		flags.BoolVar(&cfg.rules, "rules", true, "hold who asks to the access rules; false serves Godstack from this program, without them")
 		flags.StringVar(&cfg.benchfmt, "benchfmt", "", "also write each slice to this `file`, for benchstat")
 		flags.Func("run", "measure only operations whose name matches this `regexp`", func(s string) (err error) {
 			cfg.only, err = regexp.Compile(s)
@@ -102,7 +110,7 @@ func bench(ctx context.Context, cfg config) (r *report, err error) {
 		return nil, err
 	}
 
-	if cfg.program == "" {
+	if cfg.program == "" && cfg.rules {
 		cfg.program = filepath.Join(dir, "godstack")
 		build := exec.CommandContext(ctx, "go", "build", "-o", cfg.program, "godstack/cmd/godstack")
 		if said, err := build.CombinedOutput(); err != nil {
@@ -133,7 +141,7 @@ func bench(ctx context.Context, cfg config) (r *report, err error) {
 	}
 	defer d.close()
 
-	servers, starts, err := startBoth(ctx, cfg, url)
+	servers, starts, err := startBoth(ctx, cfg, d, url)
 	defer func() { err = errors.Join(err, servers.stop()) }()
 	if err != nil {
 		return nil, err
@@ -145,7 +153,7 @@ func bench(ctx context.Context, cfg config) (r *report, err error) {
 	if err := checkAnswers(d, servers); err != nil {
 		return nil, err
 	}
-	if r.counts, err = countAll(ctx, d, url, dir); err != nil {
+	if r.counts, err = countAll(ctx, d, cfg.rules, url, dir); err != nil {
 		return nil, err
 	}
 	if err := measure(ctx, r, servers, deadline); err != nil {

@@ -106,7 +106,7 @@ func (l *load) turn(ctx context.Context, op *operation, target, clients int, las
 			c, random := l.clients[target][n], rand.New(rand.NewPCG(rand.Uint64(), 0)) //nolint:gosec // no secrets
 			for began := time.Now(); began.Before(end) && ctx.Err() == nil; began = time.Now() {
 				in, thread := op.input(l.data, random, target, n, clients)
-				c.out = op.appendRequest(c.out[:0], target, in)
+				c.out = op.appendRequest(c.out[:0], target, p.tokens, in)
 				sent := time.Now()
 				if _, err := c.do(c.out); err != nil {
 					return fmt.Errorf("%s of %s: %w", op.name, targetNames[target], err)

@@ -28,8 +28,9 @@ type operation struct {
 	writes     bool
 }
 
-// input is what one request is about.
+// input is what one request is about, and which user makes it.
 type input struct {
+	user    int
 	ids     []uuid.UUID
 	version int
 	text    string
@@ -64,7 +65,7 @@ var operations = []operation{
 			}
 			return append(b, `]}`...)
 		},
-		request: func(b []byte, in input) []byte { return post(b, "/records", idList(nil, in)) },
+		request: func(b []byte, in input) []byte { return post(b, "/records", "", idList(nil, in)) },
 	},
 	{
 		name: "R3n", what: "100 records by id, through nodes", threads: 100,
@@ -76,29 +77,30 @@ var operations = []operation{
 			}
 			return append(b, `]}`...)
 		},
-		request: func(b []byte, in input) []byte { return post(b, "/nodes", idList(nil, in)) },
+		request: func(b []byte, in input) []byte { return post(b, "/nodes", "", idList(nil, in)) },
 	},
 	{
-		name: "W1", what: "versioned update, logged by Godstack alone", threads: 1, writes: true,
+		name: "W1", what: "versioned update by the thread's owner, logged by Godstack alone", threads: 1, writes: true,
 		document: "mutation ($id: ID!, $version: Int!, $subject: String!) { updateThread(id: $id, expectedVersion: $version, input: {subject: $subject}) { " +
 			threadFields + " } }",
 		variables: func(b []byte, in input) []byte {
 			return update(append(threadID(append(b, `"id":`...), in.ids[0]), ','), in)
 		},
 		request: func(b []byte, in input) []byte {
-			return post(b, "/thread/"+in.ids[0].String(), update([]byte{'{'}, in))
+			return post(b, "/thread/"+in.ids[0].String(), "", update([]byte{'{'}, in))
 		},
 	},
 }
 
-// appendRequest appends the HTTP request that asks target for the operation.
-func (op *operation) appendRequest(b []byte, target int, in input) []byte {
+// appendRequest appends the HTTP request that asks target for the operation. Godstack is shown the user's token; the baseline asks for
+// none.
+func (op *operation) appendRequest(b []byte, target int, tokens []string, in input) []byte {
 	if target == baseline {
 		return op.request(b, in)
 	}
 	document, _ := json.Marshal(op.document)
 	body := append(append([]byte(`{"query":`), document...), `,"variables":{`...)
-	return post(b, "/graphql", append(op.variables(body, in), '}'))
+	return post(b, "/graphql", tokens[in.user], append(op.variables(body, in), '}'))
 }
 
 // input chooses what a client's next request to target is about. thread is the index of the first thread in it.
@@ -108,7 +110,9 @@ func (op *operation) input(d *data, r *rand.Rand, target, client, clients int) (
 	for i, n := range picked {
 		in.ids[i] = d.threads[n]
 	}
+	in.user = d.reader()
 	if op.writes {
+		in.user = d.owner(picked[0])
 		in.version = d.versions[target][picked[0]]
 		in.text = "Subject " + strconv.FormatUint(r.Uint64(), 36)
 	}
@@ -147,8 +151,11 @@ func get(b []byte, path string, id uuid.UUID) []byte {
 	return append(append(b, head...), "\r\n"...)
 }
 
-func post(b []byte, path string, body []byte) []byte {
+func post(b []byte, path, token string, body []byte) []byte {
 	b = append(append(append(b, "POST "...), path...), head...)
+	if token != "" {
+		b = append(append(append(b, "Authorization: Bearer "...), token...), "\r\n"...)
+	}
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
 	b = append(strconv.AppendInt(b, int64(len(body)), 10), "\r\n\r\n"...)
 	return append(b, body...)

@@ -16,9 +16,10 @@ import (
 
 // process is a server that runs as a process of its own.
 type process struct {
-	cmd  *exec.Cmd
-	addr string
-	app  string // application_name of its backends
+	cmd    *exec.Cmd
+	addr   string
+	app    string   // application_name of its backends
+	tokens []string // of users; nil where none are asked for
 }
 
 // servers are the two that are compared, by target.
@@ -80,13 +81,25 @@ func (s servers) rss(into *[2]int64) (err error) {
 // starts is how often the start of godstack is timed.
 const starts = 5
 
+// rateLimit is so high that no load reaches it: requests are counted, and none is refused.
+const rateLimit = 10_000_000
+
 // startBoth starts both servers, and godstack a few times to see how long that takes until it is ready. What it returns must be stopped,
 // also with an error.
-func startBoth(ctx context.Context, cfg config, url string) (s servers, took []time.Duration, err error) {
+func startBoth(ctx context.Context, cfg config, d *data, url string) (s servers, took []time.Duration, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return s, nil, err
+	}
+	program, role := cfg.program, "serve"
+	if !cfg.rules {
+		program, role = self, roleUnrestricted
+	}
 	for i := range starts {
 		began := time.Now()
-		s[godstack], err = launch(cfg.program, "serve", "godstack",
-			"ENV=production", "ADDR=127.0.0.1:0", "LOG_LEVEL="+cfg.logLevel, databaseURL+"="+url)
+		s[godstack], err = launch(program, role, "godstack",
+			"ENV=production", "ADDR=127.0.0.1:0", "LOG_LEVEL="+cfg.logLevel, databaseURL+"="+url,
+			jwtKeys+"="+d.keys.jwt, secretKeys+"="+d.keys.secret, fmt.Sprintf("RATE_LIMIT=%d", rateLimit))
 		if err != nil {
 			return s, nil, err
 		}
@@ -102,8 +115,7 @@ func startBoth(ctx context.Context, cfg config, url string) (s servers, took []t
 			}
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
+	if s[godstack].tokens, err = d.signIn(s[godstack].addr); err != nil {
 		return s, nil, err
 	}
 	s[baseline], err = launch(self, roleBaseline, roleBaseline, databaseURL+"="+url)

@@ -29,8 +29,8 @@ func (r *report) print(out io.Writer) error {
 		errs = append(errs, err)
 	}
 	n := r.data.size
-	line("%d users, %d threads, %d messages; %s, %d CPUs, %d rounds of %s; durable commits: %t; L is a hand-written handler\n\n",
-		n.users, n.threads, n.messages, runtime.Version(), runtime.NumCPU(), len(r.series[0].slices[0]), r.cfg.slice, r.cfg.durable)
+	line("%d users, %d threads, %d messages; %s, %d CPUs, %d rounds of %s; durable commits: %t; access rules: %t; L is a hand-written handler\n\n",
+		n.users, n.threads, n.messages, runtime.Version(), runtime.NumCPU(), len(r.series[0].slices[0]), r.cfg.slice, r.cfg.durable, r.cfg.rules)
 
 	line("CPU us a request (medians)\tclients\tratio\tfrom\tto\tserver\tPostgres\tL server\tL Postgres\tp50 ms\tL p50 ms\t\n")
 	for _, s := range r.series {

@@ -50,9 +50,9 @@ var binary struct {
 	err    error // why there is no server; not tried again
 }
 
-// Main runs a package's tests and exits: with their code, or 1 where they passed and left goroutines behind. opts are goleak's, for
-// goroutines that may stay.
-func Main(m *testing.M, opts ...goleak.Option) {
+// Main runs a package's tests, m being its *testing.M, and exits: with their code, or 1 where they passed and left goroutines behind.
+// opts are goleak's, for goroutines that may stay.
+func Main(m interface{ Run() int }, opts ...goleak.Option) {
 	binary.mu.Lock()
 	binary.inMain = true
 	binary.mu.Unlock()

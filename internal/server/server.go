@@ -52,6 +52,9 @@ type Deps struct {
 	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
 	// panics where a pattern is wrong or taken, as [http.ServeMux] does.
 	Routes map[string]http.Handler
+	// Pages are handlers for anybody, mounted as Routes are. Nobody is asked who they are: the cookie of a session that has
+	// ended, which is refused elsewhere, does not keep a browser from them.
+	Pages map[string]http.Handler
 	// Ready returns what keeps the program from serving. Its text is answered to whoever asks /readyz, so it
 	// names the part and no secret. Nil: always ready.
 	Ready func(ctx context.Context) error
@@ -151,6 +154,9 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	s.mux.Handle("/graphql", s.limited(s.graphql()))
 	for pattern, h := range deps.Routes {
 		s.mux.Handle(pattern, s.limited(s.route(h)))
+	}
+	for pattern, h := range deps.Pages {
+		s.mux.Handle(pattern, h)
 	}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	s.mux.HandleFunc("GET /readyz", s.readyz)

@@ -5,6 +5,9 @@ import { chromium } from 'playwright-core';
 export const baseURL = process.env.BASE_URL?.replace(/\/$/, '');
 if (!baseURL) throw new Error('set BASE_URL to a running server with its demo data, such as http://127.0.0.1:8080');
 
+// password is that of everybody of the demonstration data.
+export const password = 'correct-horse-battery';
+
 const executables = [
   '/usr/bin/chromium',
   '/usr/bin/chromium-browser',
@@ -31,9 +34,10 @@ export function launch() {
   });
 }
 
-// open visits the playground for the first time, as a new person. faults collects what must not happen: errors on the
-// console, uncaught exceptions, violations of the policy, requests to other hosts.
-export async function open(browser, options = {}) {
+// open visits the playground for the first time, as a new person, and signs in as login unless that is null. faults
+// collects what must not happen: errors on the console, uncaught exceptions, violations of the policy, requests to other
+// hosts.
+export async function open(browser, { login = 'ada', ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
   const faults = [];
@@ -59,7 +63,25 @@ export async function open(browser, options = {}) {
 
   await page.goto(`${baseURL}/playground/`);
   await ready(page);
+  if (login) {
+    const filled = page.waitForEvent('load'); // the examples, with what may be seen now
+    await signIn(page, login);
+    await filled;
+    await ready(page);
+  }
   return { page, context, faults };
+}
+
+// signIn fills in the form.
+export async function signIn(page, login, secret = password) {
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByLabel('Mail address or user name').fill(login);
+  await page.getByLabel('Password').fill(secret);
+  await page.keyboard.press('Enter');
+}
+
+export function signedInAs(page, login) {
+  return page.getByRole('status').filter({ hasText: `Signed in as ${login}` }).waitFor();
 }
 
 // ready waits until the page can be used: its editors are there.

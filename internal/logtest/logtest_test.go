@@ -1,0 +1,55 @@
+package logtest
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLeaks(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("aB3_", 11)
+	for _, c := range []struct {
+		name, text string
+		leaks      bool
+	}{
+		{"nothing", "signed in", false},
+		{"a short code", "code 12345", false},
+		{"a password", "for plover-xylem 42", true},
+		{"a password within", `{"password":"plover-xylem 42"}`, true},
+		{"one to be quoted", `say "quoted" once`, true},
+		{"a refresh token", "gst_" + long, true},
+		{"a one-time token", "?token=got_" + long, true},
+		{"what begins like one", "gst_ and got_x", false},
+		{"a JWT", "Bearer eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxIn0.sig", true},
+		{"a hash", "$argon2id$v=19$m=64,t=1,p=1$c2FsdA$aGFzaA", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var log collector
+			log.secret("12345", "plover-xylem 42", `"quoted"`)
+			for _, h := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
+				l := slog.New(h)
+				l.Info("before")
+				l.Info("line", "value", c.text)
+			}
+			if c.leaks {
+				require.Len(t, log.leaks(), 2)
+			} else {
+				require.Empty(t, log.leaks())
+			}
+		})
+	}
+}
+
+type run int
+
+func (r run) Run() int { return int(r) }
+
+func TestWatchKeepsTheCode(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 3, Watch(run(3)).Run())
+	require.Zero(t, Watch(run(0)).Run())
+}
