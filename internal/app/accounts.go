@@ -7,13 +7,13 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
 	"godstack/internal/auth"
 	"godstack/internal/mail"
 	"godstack/internal/ratelimit"
+	"godstack/internal/record"
 	"godstack/internal/server"
 	"godstack/internal/viewer"
 )
@@ -113,19 +113,19 @@ func (a *accounts) close() error {
 // NewUser is an account that the command line makes.
 type NewUser = auth.NewUser
 
-// CreateUser makes an account whose address needs no confirmation, as that of the first administrator. The database must
-// have its schema.
-func CreateUser(ctx context.Context, cfg Config, u NewUser) (id uuid.UUID, err error) {
+// CreateUser makes an account whose address needs no confirmation, as that of the first administrator, and returns its id as
+// the API has it. The database must have its schema.
+func CreateUser(ctx context.Context, cfg Config, u NewUser) (id string, err error) {
 	cfg, err = cfg.withDefaults()
 	if err == nil {
 		cfg, err = cfg.withSecrets()
 	}
 	if err != nil {
-		return uuid.UUID{}, err
+		return "", err
 	}
 	db, err := openDatabase(ctx, cfg)
 	if err != nil {
-		return uuid.UUID{}, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, db.close(ctx)) }()
 	if cfg.PublicURL == "" {
@@ -133,8 +133,9 @@ func CreateUser(ctx context.Context, cfg Config, u NewUser) (id uuid.UUID, err e
 	}
 	a, err := newAccounts(cfg, db.pool, nil, nil)
 	if err != nil {
-		return uuid.UUID{}, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
-	return a.CreateUser(ctx, u)
+	made, err := a.CreateUser(ctx, u)
+	return record.ID{Prefix: "user", UUID: made}.String(), err
 }

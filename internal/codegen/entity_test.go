@@ -21,7 +21,7 @@ import (
 )
 
 // program is what the program is made of.
-var program = []string{"cmd", "ent", "graph", "internal", "migrations", "web/web.go", "web/dist"}
+var program = []string{"cmd", "ent", "graph", "internal", "migrations", "web/web.go", "web/account.go", "web/account", "web/playground/icon.svg", "web/dist"}
 
 // TestRegenerate deletes all generated code and generates again, with the command as it stands in the repository: the
 // same tree.
@@ -208,6 +208,8 @@ type vars map[string]any
 type server struct {
 	t   *testing.T
 	url string
+
+	authorization string // of the demonstration data's administrator
 }
 
 // serve starts the program on a database with demonstration data, and ends it with the test.
@@ -215,12 +217,12 @@ func (m module) serve(database string) server {
 	m.t.Helper()
 	env := append(os.Environ(), "DATABASE_URL="+database, "ADDR=127.0.0.1:0", "ENV=development")
 	seed := exec.CommandContext(m.t.Context(), m.path("bin/godstack"), "seed")
-	seed.Env = env
+	seed.Dir, seed.Env = m.dir, env
 	out, err := seed.CombinedOutput()
 	require.NoError(m.t, err, "%s", out)
 
 	cmd := exec.Command(m.path("bin/godstack"), "serve")
-	cmd.Env = env
+	cmd.Dir, cmd.Env = m.dir, env
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(m.t, err)
 	var log bytes.Buffer
@@ -237,7 +239,11 @@ func (m module) serve(database string) server {
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() {
 		if url := regexp.MustCompile(`http://\S+/graphql`).FindString(lines.Text()); url != "" {
-			return server{m.t, url}
+			s := server{t: m.t, url: url}
+			var data struct{ Login struct{ AccessToken string } }
+			s.query(`mutation { login(input: { login: "ada", password: "correct-horse-battery" }) { accessToken } }`, nil, &data)
+			s.authorization = "Bearer " + data.Login.AccessToken
+			return s
 		}
 	}
 	require.Fail(m.t, "the program did not start")
@@ -259,6 +265,9 @@ func (s server) post(query string, v vars) response {
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url, bytes.NewReader(body))
 	require.NoError(s.t, err)
 	req.Header.Set("Content-Type", "application/json")
+	if s.authorization != "" {
+		req.Header.Set("Authorization", s.authorization)
+	}
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(s.t, err)
@@ -307,7 +316,9 @@ func (s server) subscribe(query string, v vars) func(data any) {
 			}
 		}
 	}
-	require.NoError(s.t, wsjson.Write(ctx, c, message{Type: "connection_init"}))
+	credentials, err := json.Marshal(map[string]string{"authorization": s.authorization})
+	require.NoError(s.t, err)
+	require.NoError(s.t, wsjson.Write(ctx, c, message{Type: "connection_init", Payload: credentials}))
 	require.Equal(s.t, "connection_ack", receive().Type)
 	payload, err := json.Marshal(vars{"query": query, "variables": v})
 	require.NoError(s.t, err)
