@@ -74,8 +74,8 @@ func (r *mutationResolver) RevertEmail(ctx context.Context, token string) (bool,
 	return r.Auth.RevertEmail(ctx, token)
 }
 
-func (r *mutationResolver) EnrollTotp(ctx context.Context) (*auth.TotpEnrollment, error) {
-	return r.Auth.EnrollTotp(ctx)
+func (r *mutationResolver) EnrollTotp(ctx context.Context, password string) (*auth.TotpEnrollment, error) {
+	return r.Auth.EnrollTotp(ctx, password)
 }
 
 func (r *mutationResolver) ConfirmTotp(ctx context.Context, code string) ([]string, error) {

@@ -72,7 +72,7 @@ type MutationResolver interface {
 	ChangePassword(ctx context.Context, current string, password string) (*auth.Payload, error)
 	ChangeEmail(ctx context.Context, password string, email string) (bool, error)
 	RevertEmail(ctx context.Context, token string) (bool, error)
-	EnrollTotp(ctx context.Context) (*auth.TotpEnrollment, error)
+	EnrollTotp(ctx context.Context, password string) (*auth.TotpEnrollment, error)
 	ConfirmTotp(ctx context.Context, code string) ([]string, error)
 	DisableTotp(ctx context.Context, password string, code string) (bool, error)
 	UnlockUser(ctx context.Context, id record.ID) (record.Raw, error)
@@ -595,6 +595,20 @@ func (ec *executionContext) field_Mutation_disableTotp_args(ctx context.Context,
 		return nil, err
 	}
 	args["code"] = arg1
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_enrollTotp_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "password",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNString2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["password"] = arg0
 	return args, nil
 }
 
@@ -2421,7 +2435,8 @@ func (ec *executionContext) _Mutation_enrollTotp(ctx context.Context, field grap
 			return ec.fieldContext_Mutation_enrollTotp(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.Mutation().EnrollTotp(ctx)
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().EnrollTotp(ctx, fc.Args["password"].(string))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *auth.TotpEnrollment) graphql.Marshaler {
@@ -2431,7 +2446,7 @@ func (ec *executionContext) _Mutation_enrollTotp(ctx context.Context, field grap
 		true,
 	)
 }
-func (ec *executionContext) fieldContext_Mutation_enrollTotp(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+func (ec *executionContext) fieldContext_Mutation_enrollTotp(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	fc = &graphql.FieldContext{
 		Object:     "Mutation",
 		Field:      field,
@@ -2440,6 +2455,17 @@ func (ec *executionContext) fieldContext_Mutation_enrollTotp(_ context.Context, 
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_TotpEnrollment(ctx, field)
 		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_enrollTotp_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
 	}
 	return fc, nil
 }

@@ -142,7 +142,7 @@ func TestRevocationReachesAllNodes(t *testing.T) {
 			require.Equal(t, true, me.must(t, "logout", `mutation { logout }`, nil))
 		}},
 		{"logoutEverywhere", func(t *testing.T, me client, _ tokens) {
-			require.Equal(t, 1.0, me.must(t, "logoutEverywhere", `mutation { logoutEverywhere }`, nil))
+			require.EqualValues(t, 1, me.must(t, "logoutEverywhere", `mutation { logoutEverywhere }`, nil))
 		}},
 		{"changePassword", func(t *testing.T, me client, _ tokens) {
 			s := tokensOf(me.must(t, "changePassword", `mutation($old: String!, $new: String!) { changePassword(current: $old, password: $new) `+payload+` }`,

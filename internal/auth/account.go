@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -23,8 +24,9 @@ import (
 
 // NewUser is an account to make.
 type NewUser struct {
-	Email, Username, Name, Password string
-	Role                            string // default viewer.User
+	Email, Username, Password string
+	Name                      string // default Username
+	Role                      string // default viewer.User
 }
 
 func (n *NewUser) normalize() {
@@ -44,6 +46,7 @@ func own(email, username, name string) []string {
 // Errors: BAD_USER_INPUT and ALREADY_EXISTS with the field.
 func (s *Service) CreateUser(ctx context.Context, n NewUser) (uuid.UUID, error) {
 	n.normalize()
+	n.Name = cmp.Or(n.Name, n.Username)
 	if err := CheckPassword(n.Password, own(n.Email, n.Username, n.Name)...); err != nil {
 		return uuid.UUID{}, err
 	}

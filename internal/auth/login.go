@@ -232,22 +232,19 @@ func (s *Service) confirmPassword(ctx context.Context, u *user, field, password 
 	if err != nil {
 		return s.unjudged(ctx, account, err)
 	}
-	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
-		if !ok {
-			if err := s.failed(ctx, t, account, u, outcomeWrongPassword); err != nil {
-				return err
-			}
-			return kept{badInput(field, field+": the password is wrong")}
-		}
-		if err := s.giveBack(ctx, t, account); err != nil {
+	if ok { // whatever becomes of the rest
+		if err := s.giveBack(ctx, s.deps.Pool, account); err != nil {
 			return err
 		}
-		return then(ctx, t)
-	})
-	if err != nil {
-		return s.unjudged(ctx, account, err)
+		return s.inTx(ctx, u.ID, then)
 	}
-	return nil
+	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+		if err := s.failed(ctx, t, account, u, outcomeWrongPassword); err != nil {
+			return err
+		}
+		return kept{badInput(field, field+": the password is wrong")}
+	})
+	return s.unjudged(ctx, account, err)
 }
 
 // self returns the user who asks.

@@ -49,7 +49,9 @@ func (s *Service) useCode(ctx context.Context, t tx, id uuid.UUID, code string) 
 		return false, err
 	}
 	if step, ok := CheckTOTP(a.secret, code, s.deps.Clock(), a.lastStep); ok {
-		tag, err := t.Exec(ctx, `UPDATE authenticators SET last_step = $2 WHERE user_id = $1 AND last_step < $2`, id, step)
+		// It is sealed anew, so that in time no secret is left that an old key keeps.
+		tag, err := t.Exec(ctx, `UPDATE authenticators SET last_step = $2, secret = $3 WHERE user_id = $1 AND last_step < $2`,
+			id, step, s.deps.Secrets.Seal(sealTOTP, a.secret, id[:]))
 		if err != nil {
 			return false, fmt.Errorf("use code: %w", err)
 		}
@@ -90,15 +92,15 @@ func (s *Service) authenticator(ctx context.Context, t tx, id uuid.UUID) (*authe
 	return &a, nil
 }
 
-// EnrollTotp makes a secret for an authenticator. It is of use once ConfirmTotp has seen a code of it; until then another
-// call makes another one.
-func (s *Service) EnrollTotp(ctx context.Context) (*TotpEnrollment, error) {
+// EnrollTotp makes a secret for an authenticator, given the password: who took a session over must not lock its owner out.
+// It is of use once ConfirmTotp has seen a code of it; until then another call makes another one.
+func (s *Service) EnrollTotp(ctx context.Context, password string) (*TotpEnrollment, error) {
 	u, err := s.self(ctx)
 	if err != nil {
 		return nil, err
 	}
 	secret := NewTOTP()
-	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+	err = s.confirmPassword(ctx, u, "password", password, func(ctx context.Context, t tx) error {
 		tag, err := t.Exec(ctx, `
 			INSERT INTO authenticators AS a (id, user_id, secret) VALUES ($1, $2, $3)
 			ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, last_step = 0 WHERE a.confirmed_at IS NULL`,

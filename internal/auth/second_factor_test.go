@@ -16,7 +16,7 @@ import (
 // authenticatorOf enrolls one, confirms it, and returns what makes its codes, and the backup codes.
 func (b *bundle) authenticatorOf(t testing.TB, p *Payload) (now func() string, backup []string) {
 	t.Helper()
-	e, err := b.EnrollTotp(as(*p.Viewer))
+	e, err := b.EnrollTotp(as(*p.Viewer), password)
 	require.NoError(t, err)
 	require.Contains(t, e.URI, "otpauth://totp/Godstack:ada@example.com?")
 	_, err = base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(e.Secret)
@@ -36,6 +36,18 @@ func (b *bundle) loginWith(code string) (*Payload, error) {
 	return b.Login(plain(), LoginInput{Login: "ada", Password: password, Code: &code})
 }
 
+// Who took a session over cannot turn a second factor on, and lock its owner out.
+func TestEnrollingTakesThePassword(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	p := b.login(t, "ada")
+	_, err := b.EnrollTotp(as(*p.Viewer), "not the password")
+	refused(t, err, record.BadUserInput, "password")
+	require.Equal(t, 0, b.count(t, `authenticators`))
+	require.Equal(t, 1, b.count(t, `login_attempts WHERE outcome = 'wrong_password'`))
+}
+
 func TestSecondFactor(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -43,13 +55,13 @@ func TestSecondFactor(t *testing.T) {
 	p := b.login(t, "ada")
 	_, err := b.ConfirmTotp(as(*p.Viewer), "000000")
 	refused(t, err, record.BadUserInput, "code")
-	_, err = b.EnrollTotp(as(*p.Viewer)) // the next one replaces it
+	_, err = b.EnrollTotp(as(*p.Viewer), password) // the next one replaces it
 	require.NoError(t, err)
 	_, err = b.ConfirmTotp(as(*p.Viewer), "x")
 	refused(t, err, record.BadUserInput, "code")
 	require.NotNil(t, b.login(t, "ada").AccessToken, "not before it is confirmed")
 	current, backup := b.authenticatorOf(t, p)
-	_, err = b.EnrollTotp(as(*p.Viewer))
+	_, err = b.EnrollTotp(as(*p.Viewer), password)
 	refused(t, err, record.AlreadyExists)
 	require.Equal(t, 0, b.count(t, `authenticators WHERE length(secret) <= 20`), "encrypted")
 

@@ -3,6 +3,7 @@ package record_test
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"godstack/internal/changelog"
 	"godstack/internal/dbtest"
 	"godstack/internal/entpgx"
+	"godstack/internal/logtest"
 	"godstack/internal/record"
 	"godstack/internal/server"
 	"godstack/internal/viewer"
@@ -29,7 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	// What is answered is in UTC, wherever the program runs.
 	time.Local = time.FixedZone("elsewhere", int((5*time.Hour + 30*time.Minute).Seconds()))
-	dbtest.Main(m)
+	dbtest.Main(logtest.Watch(m))
 }
 
 // bundle is the API over a database of its own, answering over HTTP.
@@ -83,7 +85,7 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	t.Cleanup(b.Close)
 
 	drv := entpgx.Open(b.Pool)
-	logger := slog.New(slog.NewTextHandler(b.log, nil))
+	logger := slog.New(slog.NewTextHandler(io.MultiWriter(b.log, logtest.Writer()), nil))
 	b.client = ent.NewClient(ent.Driver(drv))
 	rc := &record.Config{Logger: logger, Unrestricted: !o.rules, Rules: o.custom}
 	var tailer *changelog.Tailer

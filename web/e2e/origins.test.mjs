@@ -116,7 +116,7 @@ const attacks = {
     }), `${endpoint}?query=${encodeURIComponent(create('an image'))}`),
   },
   'fetch of what the victim may see': {
-    status: 200, // the answer is nobody's: the page cannot read it, and nothing is changed
+    status: 200, // which the page is not shown
     run: (page, endpoint) => refused(page, `${endpoint}?query={me{email}}`, {}),
   },
   'signing in as somebody else, as text/plain': {
