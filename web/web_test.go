@@ -190,3 +190,29 @@ func TestLockNamesNoRegistry(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(lock), `"resolved"`, "install with --omit-lockfile-registry-resolved")
 }
+
+// TestClientsAreAsDocumented holds that every piece of JavaScript in docs/clients.md is in a file that web/e2e runs, but for
+// how far it is indented.
+func TestClientsAreAsDocumented(t *testing.T) {
+	t.Parallel()
+	indent := regexp.MustCompile(`(?m)^[ \t]+`)
+	var tested strings.Builder
+	names, err := filepath.Glob("clients/*.js")
+	require.NoError(t, err)
+	for _, name := range append(names, "e2e/clients/page.js") {
+		b, err := os.ReadFile(name)
+		require.NoError(t, err)
+		tested.WriteString(indent.ReplaceAllString(string(b), ""))
+	}
+	page, err := os.ReadFile("../docs/clients.md")
+	require.NoError(t, err)
+	snippets := regexp.MustCompile("(?s)```js\n(.*?)```").FindAllSubmatch(page, -1)
+	require.NotEmpty(t, snippets)
+	var untested []string
+	for _, s := range snippets {
+		if !strings.Contains(tested.String(), indent.ReplaceAllString(string(s[1]), "")) {
+			untested = append(untested, string(s[1]))
+		}
+	}
+	require.Empty(t, untested)
+}

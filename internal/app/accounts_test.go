@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/pquerna/otp/totp"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/auth"
 	"godstack/internal/dbtest"
+	"godstack/internal/logtest"
 	"godstack/internal/mail"
 	"godstack/internal/record"
 )
@@ -308,4 +310,34 @@ func TestTheMailboxIsForDevelopment(t *testing.T) {
 			require.Equal(t, development, strings.Contains(body, "grace@example.com"))
 		}
 	}
+}
+
+// A second factor is turned on, asked for on both nodes, and turned off. Its codes are no more logged than passwords.
+func TestSecondFactorOverTheAPI(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.user(t, "ada", "user")
+	me := c.on(0).as(c.on(0).login(t, "ada").access)
+	e := me.must(t, "enrollTotp", `mutation($p: String!) { enrollTotp(password: $p) { secret uri } }`, map[string]any{"p": password}).(map[string]any)
+	code, err := totp.GenerateCode(e["secret"].(string), time.Now())
+	require.NoError(t, err)
+	logtest.Secret(e["secret"].(string), code)
+	backup := me.must(t, "confirmTotp", `mutation($code: String!) { confirmTotp(code: $code) }`, map[string]any{"code": code}).([]any)
+	require.Len(t, backup, 10)
+	for _, code := range backup {
+		logtest.Secret(code.(string))
+	}
+
+	const withCode = `mutation($code: String) { login(input: {login: "ada", password: "` + password + `", code: $code}) ` + payload + ` }`
+	for i, wrong := range []any{nil, "000000", code} { // the last one has been used
+		a := c.on(i%2).query(t, withCode, map[string]any{"code": wrong})
+		require.Equal(t, "UNAUTHENTICATED", a.code(), wrong)
+		require.Equal(t, []any{"code"}, a.Errors[0].Extensions["fields"])
+	}
+	s := tokensOf(c.on(1).must(t, "login", withCode, map[string]any{"code": backup[3]}))
+	require.NotEmpty(t, s.access)
+	require.Equal(t, "UNAUTHENTICATED", c.on(0).query(t, withCode, map[string]any{"code": backup[3]}).code(), "once")
+	c.on(0).as(s.access).must(t, "disableTotp", `mutation($p: String!, $code: String!) { disableTotp(password: $p, code: $code) }`,
+		map[string]any{"p": password, "code": backup[7]})
+	c.on(1).login(t, "ada")
 }

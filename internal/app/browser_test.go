@@ -27,13 +27,15 @@ func TestInABrowser(t *testing.T) {
 		expiry  time.Duration // of access tokens; 0 for the default
 	}{
 		{"playground.test.mjs", auth.InHeader, 0},
-		{"playground.test.mjs", auth.InCookie, 0},
+		{"signin.test.mjs", auth.InHeader, 0},
+		{"signin.test.mjs", auth.InCookie, 0},
 		{"clients.test.mjs", auth.InHeader, 5 * time.Second},
 		{"clients.test.mjs", auth.InCookie, 5 * time.Second},
 		{"clients.test.mjs", auth.InBoth, 5 * time.Second},
 		{"origins.test.mjs", auth.InCookie, 0},
 	} {
 		t.Run(c.file+" "+string(c.storage), func(t *testing.T) {
+			t.Parallel()
 			other, friend := emptyPage(t), emptyPage(t)
 			cfg := Config{DatabaseURL: dbtest.URL(t), Development: true, Seed: true}
 			cfg.Server.Origins = []string{friend}

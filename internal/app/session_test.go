@@ -233,7 +233,7 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 		return ended == 1
 	}, patience, time.Millisecond)
 
-	// At first it does not know; when a second is over it asks.
+	// At first it does not know; when its last read is over a second ago it asks.
 	began := time.Now()
 	late := 0
 	for {
@@ -249,7 +249,6 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 		require.Less(t, time.Since(began), soon)
 	}
 	t.Logf("without the log, a node asks the database after %s; %d sessions that had ended were taken before", time.Since(began).Round(time.Millisecond), late)
-	require.Greater(t, time.Since(began), time.Second/2)
 	id, _, err = behind.as(kept.access).me()
 	require.NoError(t, err)
 	require.Equal(t, kept.user, id, "and who is signed in stays so")

@@ -52,6 +52,7 @@ type Keys struct {
 	byHeader         map[string]*jwtKey // by the header of the tokens that the key signs
 	parser           *jwt.Parser
 	now              func() time.Time
+	verified         *verified
 }
 
 type jwtKey struct {
@@ -122,7 +123,7 @@ var isKID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 // WithClock returns the same keys with another clock, for tests.
 func (k *Keys) WithClock(now func() time.Time) *Keys {
 	c := *k
-	c.now = now
+	c.now, c.verified = now, newVerified()
 	c.parser = jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg(), jwt.SigningMethodHS256.Alg()}),
 		jwt.WithIssuer(k.issuer), jwt.WithAudience(k.audience), jwt.WithExpirationRequired(),
@@ -182,11 +183,24 @@ func (key *jwtKey) header() (string, error) {
 
 // Verify returns what a token says. Its header must be, byte for byte, what one of the keys writes: so a token
 // cannot choose its algorithm, bring a key, or name one that is not there, and nothing of it is read before. Issuer,
-// audience, expiry and issue are checked, the last with 30 s for clocks that differ. Every error is an [ErrToken].
+// audience, expiry and issue are checked, the last with 30 s for clocks that differ. A token that was valid is remembered until it
+// expires. Every error is an [ErrToken].
 func (k *Keys) Verify(token string) (Claims, error) {
 	if len(token) > maxTokenBytes {
 		return Claims{}, fmt.Errorf("%w: longer than %d bytes", ErrToken, maxTokenBytes)
 	}
+	hash := tokenHash(sha256.Sum256([]byte(token)))
+	if c, ok := k.verified.find(hash, k.now()); ok {
+		return c, nil
+	}
+	c, err := k.verify(token)
+	if err == nil {
+		k.verified.add(hash, c)
+	}
+	return c, err
+}
+
+func (k *Keys) verify(token string) (Claims, error) {
 	header, _, _ := strings.Cut(token, ".")
 	key := k.byHeader[header]
 	if key == nil {

@@ -23,7 +23,8 @@ type asker struct {
 
 func askerOf(ctx context.Context) asker {
 	v, ok := viewer.FromContext(ctx)
-	return asker{v, ok}
+	// Two sessions of a user are one asker.
+	return asker{viewer.Viewer{ID: v.ID, Role: v.Role}, ok}
 }
 
 // rule is an entity.Rule whose names are resolved.
@@ -32,6 +33,7 @@ type rule struct {
 	role   string
 	edge   *Edge
 	op     entity.Operation // through: whose rule of the other entity; empty for read
+	part   *rule            // through: the part of that rule that is meant; nil for all of it
 	custom *CustomRule
 	rules  []*rule
 }
@@ -165,6 +167,55 @@ func (e *Entity) need(op entity.Operation) *rule {
 	return &rule{kind: entity.KindAll, rules: []*rule{e.rules[reading], e.rules[op]}}
 }
 
+// needs returns what a through asks of the other record.
+func (r *rule) needs() *rule {
+	if r.part != nil {
+		return r.part
+	}
+	return r.edge.to.need(r.op)
+}
+
+// mostAlternatives bounds what a rule is taken apart to.
+const mostAlternatives = 8
+
+// alternatives takes a rule apart: it holds where one of them does, and in none is there an Any, unless they were more than
+// mostAlternatives. Parts that hold for no record are left out.
+func (a asker) alternatives(r *rule) []*rule {
+	if holds, known := a.known(r); known && !holds {
+		return nil
+	}
+	var out []*rule
+	switch r.kind {
+	case entity.KindAny:
+		for _, part := range r.rules {
+			out = append(out, a.alternatives(part)...)
+		}
+	case entity.KindThrough:
+		for _, part := range a.alternatives(r.needs()) {
+			out = append(out, &rule{kind: entity.KindThrough, edge: r.edge, part: part})
+		}
+	case entity.KindAll:
+		out = []*rule{{kind: entity.KindAll}}
+		for _, part := range r.rules {
+			var next []*rule
+			for _, p := range a.alternatives(part) {
+				for _, o := range out {
+					next = append(next, &rule{kind: entity.KindAll, rules: append(slices.Clip(o.rules), p)})
+				}
+			}
+			if out = next; len(out) > mostAlternatives {
+				break
+			}
+		}
+	default:
+		return []*rule{r}
+	}
+	if len(out) > mostAlternatives {
+		return []*rule{r}
+	}
+	return out
+}
+
 // known decides a rule for all records at once, as far as who asks is enough for that.
 func (a asker) known(r *rule) (holds, known bool) {
 	switch r.kind {
@@ -177,7 +228,7 @@ func (a asker) known(r *rule) (holds, known bool) {
 	case entity.KindSelf, entity.KindIs, entity.KindHas:
 		return false, !a.signedIn
 	case entity.KindThrough:
-		holds, known = a.known(r.edge.to.need(r.op))
+		holds, known = a.known(r.needs())
 		if holds && known { // where the edge is empty it does not hold
 			known = !r.edge.field.Nullable
 		}
@@ -293,7 +344,7 @@ func (c compiler) has(d *Edge, t string) {
 func (c compiler) through(r *rule, t string) {
 	inner, a := c.below()
 	to, column := r.edge.to, t+"."+quote(r.edge.field.Column)
-	need := to.need(r.op)
+	need := r.needs()
 	if holds, known := c.who.known(need); holds && known {
 		c.w.write(column, " IS NOT NULL")
 		return
@@ -322,13 +373,13 @@ func (c compiler) union(parts []*rule, e *Entity, t string) {
 }
 
 // may writes " AND", and that who asks may read the row t; nothing where they may read all.
-func (q *query) may(e *Entity, t string, bulk bool) {
+func (q *query) may(e *Entity, t string) {
 	r := e.rules[reading]
 	if holds, known := q.who.known(r); holds && known {
 		return
 	}
 	q.write(" AND ")
-	compiler{w: q, who: q.who, bulk: bulk}.rule(r, e, t)
+	compiler{w: q, who: q.who}.rule(r, e, t)
 }
 
 // column writes a column as who asks may read it: a value that they may not is null.
@@ -361,6 +412,29 @@ func (a asker) limit(e *Entity, f *Field) *rule {
 		return nil
 	}
 	return r
+}
+
+// follows reports whether r holds for each record from which the edge leads to one that may be read.
+func (r *rule) follows(d *Edge) bool {
+	switch r.kind {
+	case entity.KindThrough:
+		return r.edge == d && r.op == reading
+	case entity.KindAny:
+		return slices.ContainsFunc(r.rules, func(part *rule) bool { return part.follows(d) })
+	case entity.KindAll:
+		return !slices.ContainsFunc(r.rules, func(part *rule) bool { return !part.follows(d) })
+	}
+	return false
+}
+
+// back returns the to-one edge that leads from the records of a to-many edge back to e, nil if there is none.
+func (e *Entity) back(d *Edge) *Edge {
+	for i := range d.to.Edges {
+		if b := &d.to.Edges[i]; d.Through == "" && b.ToOne() && b.to == e && b.field.Column == d.From {
+			return b
+		}
+	}
+	return nil
 }
 
 // implies reports whether whoever meets r may read what the edge leads to.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // maxConditions bounds the conditions of one where, nested ones included: what a filter costs the planner
@@ -79,15 +80,24 @@ func conditions(e *Entity) map[string]condition {
 
 // query builds a statement: text with $n for each argument.
 type query struct {
-	who   asker // whom rules are asked about
-	text  strings.Builder
-	args  []any
-	alias int // the number of table aliases given out for sub-queries
-	count int // of conditions
+	who    asker // whom rules are asked about
+	text   strings.Builder
+	args   []any
+	alias  int  // the number of table aliases given out for sub-queries
+	count  int  // of conditions
+	custom bool // planned anew each time, for who asks
 }
 
 // newQuery begins a statement on behalf of who asks.
 func newQuery(ctx context.Context) *query { return &query{who: askerOf(ctx)} }
+
+// arguments returns what goes with the text to the driver.
+func (q *query) arguments() []any {
+	if q.custom { // prepared without a name, so that each execution is planned
+		return append([]any{pgx.QueryExecModeCacheDescribe}, q.args...)
+	}
+	return q.args
+}
 
 func (q *query) write(parts ...string) {
 	for _, p := range parts {
@@ -281,7 +291,7 @@ func (q *query) edge(t string, c condition, raw any) error {
 	default:
 		q.write(" WHERE ", a, ".", quote(d.From), " = ", t, ".id")
 	}
-	q.may(d.to, a, false)
+	q.may(d.to, a)
 	if c.op == opHasWith {
 		for _, raw := range graphql.CoerceList(raw) {
 			in, _ := raw.(map[string]any)

@@ -71,13 +71,13 @@ func (q *query) fromParents(parents []uuid.UUID, columns string) {
 	q.write("::uuid[]) WITH ORDINALITY p(id, n) CROSS JOIN LATERAL (SELECT ", columns)
 }
 
-// readChildren reads a page of the children of each parent, in one statement.
-func (s *Store) readChildren(ctx context.Context, d *Edge, parents []uuid.UUID, p Page, l *listing) ([]*Connection, error) {
+// readChildren reads a page of the children of each parent, in one statement. may writes which of them who asks may read.
+func (s *Store) readChildren(ctx context.Context, d *Edge, parents []uuid.UUID, p Page, l *listing, may func(*query)) ([]*Connection, error) {
 	q := newQuery(ctx)
 	q.write("SELECT p.n, ", s.columns)
 	q.fromParents(parents, s.columns)
 	q.ofParent(s, d)
-	if err := q.page(s.Entity, l, p.Where, false); err != nil {
+	if err := q.plainPage(s.Entity, l, p.Where, func() { may(q) }); err != nil {
 		return nil, err
 	}
 	q.write(") t ORDER BY p.n, ")
@@ -95,7 +95,7 @@ func (s *Store) readChildren(ctx context.Context, d *Edge, parents []uuid.UUID, 
 }
 
 // countChildren counts the children of each parent, in one statement.
-func (s *Store) countChildren(ctx context.Context, d *Edge, parents []uuid.UUID, where Input) ([]int, error) {
+func (s *Store) countChildren(ctx context.Context, d *Edge, parents []uuid.UUID, where Input, may func(*query)) ([]int, error) {
 	q := newQuery(ctx)
 	q.write("SELECT p.n, c.n")
 	q.fromParents(parents, "count(*) n")
@@ -103,7 +103,7 @@ func (s *Store) countChildren(ctx context.Context, d *Edge, parents []uuid.UUID,
 	if err := q.where(s.Entity, "t", where); err != nil {
 		return nil, err
 	}
-	q.may(s.Entity, "t", false)
+	may(q)
 	q.write(") c")
 	out := make([]int, len(parents))
 	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
@@ -131,7 +131,7 @@ func (g *Engine) count(ctx context.Context, q *query) (n int, err error) {
 // scan runs q and calls f for each row.
 func (g *Engine) scan(ctx context.Context, q *query, f func(*sql.Rows) error) (err error) {
 	rows := &sql.Rows{}
-	if err := g.reader(ctx).Query(ctx, q.text.String(), q.args, rows); err != nil {
+	if err := g.reader(ctx).Query(ctx, q.text.String(), q.arguments(), rows); err != nil {
 		return g.translate(err)
 	}
 	defer func() {

@@ -8,6 +8,8 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
 	"github.com/vektah/gqlparser/v2/ast"
+
+	"godstack/internal/entity"
 )
 
 // MaxRefs is how many records one call may name.
@@ -23,13 +25,13 @@ func Get(ctx context.Context, s *Store, id ID) (Raw, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Render(ctx, s, n)
+	return render(ctx, s, n, true)
 }
 
 // byID returns the records among ids that exist and that who asks may read.
 func (s *Store) byID(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Node, error) {
 	q := newQuery(ctx)
-	return s.among(ctx, q, ids, func() { q.may(s.Entity, "t", false) })
+	return s.among(ctx, q, ids, func() { q.may(s.Entity, "t") })
 }
 
 // load returns the records that exist among ids, whoever asks.
@@ -42,9 +44,14 @@ func (s *Store) among(ctx context.Context, q *query, ids []uuid.UUID, more func(
 	if len(ids) == 0 {
 		return m, nil
 	}
-	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ANY(")
-	q.arg(ids)
-	q.write(")")
+	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ")
+	if len(ids) == 1 { // for ANY Postgres expects ten, and so makes a plan for each single one
+		q.arg(ids[0])
+	} else {
+		q.write("ANY(")
+		q.arg(ids)
+		q.write(")")
+	}
 	more()
 	err := s.each(ctx, q, nil, func(n Node) {
 		id, _ := s.key(n)
@@ -75,7 +82,7 @@ func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
 	}
 	q := newQuery(ctx)
 	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE ")
-	if err := q.page(s.Entity, l, p.Where, true); err != nil {
+	if err := q.page(s.Entity, l, p.Where); err != nil {
 		return nil, err
 	}
 	var rows []Node
@@ -92,25 +99,77 @@ func (s *Store) Count(ctx context.Context, where Input) (int, error) {
 	if err := q.where(s.Entity, "t", where); err != nil {
 		return 0, err
 	}
-	q.may(s.Entity, "t", true)
+	if rules, limited := q.limits(s.Entity); limited {
+		q.bulk(s.Entity, &rule{kind: entity.KindAny, rules: rules})
+	}
 	return s.engine.count(ctx, q)
 }
 
-// page writes what follows WHERE for one page. all says that it is one of the whole table.
-func (q *query) page(e *Entity, l *listing, where Input, all bool) error {
+// page writes what follows WHERE for a page of the whole table.
+func (q *query) page(e *Entity, l *listing, where Input) error {
+	rules, limited := q.limits(e)
+	if !limited {
+		return q.plainPage(e, l, where, func() {})
+	}
+	if len(rules) == 1 {
+		return q.plainPage(e, l, where, func() { q.bulk(e, rules[0]) })
+	}
+	// A page of those that one of the rules lets: as many of each, and of these the first. So each is a search with an order and
+	// a limit, for which the planner knows whether to begin with the order or with the rule; of an OR it does not.
+	q.write("t.id IN (")
+	for i, r := range rules {
+		if i > 0 {
+			q.write(" UNION ALL ")
+		}
+		q.write("(SELECT t.id FROM ", quote(e.Table), " t WHERE ")
+		q.count = 0 // the same conditions again
+		if err := q.plainPage(e, l, where, func() { q.bulk(e, r) }); err != nil {
+			return err
+		}
+		q.write(")")
+	}
+	q.write(")")
+	q.rest(l)
+	return nil
+}
+
+// limits returns the rules of which one has to hold for who asks to read a record; not limited where they may read all. The
+// statement is planned for who asks then: some may read three records, others all.
+func (q *query) limits(e *Entity) (rules []*rule, limited bool) {
+	r := e.rules[reading]
+	if holds, known := q.who.known(r); known {
+		return []*rule{r}, !holds
+	}
+	q.custom = true
+	return q.who.alternatives(r), true
+}
+
+// bulk writes " AND", and that a rule holds for the row t, in the form for whole tables.
+func (q *query) bulk(e *Entity, r *rule) {
+	q.write(" AND ")
+	compiler{w: q, who: q.who, bulk: true}.rule(r, e, "t")
+}
+
+// plainPage writes a page: the conditions, those that may writes, bounds, order and limit.
+func (q *query) plainPage(e *Entity, l *listing, where Input, may func()) error {
 	if err := q.where(e, "t", where); err != nil {
 		return err
 	}
-	q.may(e, "t", all)
+	may()
 	for _, b := range l.bounds {
 		q.write(" AND ")
 		q.after(l, b)
 	}
+	q.rest(l)
+	return nil
+}
+
+// rest writes order and limit.
+func (q *query) rest(l *listing) {
 	q.write(" ORDER BY ")
 	q.orderBy(l)
 	q.write(" LIMIT ")
 	q.arg(l.limit + 1)
-	return nil
 }
 
 // Fetch answers node(id): a record of any entity, null where there is none.
@@ -151,7 +210,7 @@ func FetchAll(ctx context.Context, g *Engine, ids []*ID) ([]Raw, error) {
 		paths := func(i int) ast.Path {
 			return append(slices.Clip(x.path), ast.PathIndex(at[i]))
 		}
-		for i, r := range x.records(ctx, b.store, there, x.sel, paths) {
+		for i, r := range x.records(ctx, b.store, there, true, x.sel, paths) {
 			out[at[i]] = r
 		}
 	}
@@ -262,7 +321,7 @@ func Records(ctx context.Context, g *Engine, refs []*Ref) (Raw, error) {
 		case "missing":
 			writeList(w, missing)
 		default:
-			list := x.records(ctx, stores[f.Name], lists[f.Name], f.Selections, func(n int) ast.Path {
+			list := x.records(ctx, stores[f.Name], lists[f.Name], true, f.Selections, func(n int) ast.Path {
 				return append(slices.Clip(x.path), ast.PathName(f.Alias), ast.PathIndex(n))
 			})
 			for _, r := range list {

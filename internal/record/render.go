@@ -48,13 +48,16 @@ func (g *Engine) rendererOf(ctx context.Context) *renderer {
 	return &renderer{engine: g, op: graphql.GetOperationContext(ctx), sel: f.Field.Selections, path: f.Path()}
 }
 
-// Render answers the current field with a record; nil is null.
-func Render(ctx context.Context, s *Store, n Node) (Raw, error) {
+// Render answers the current field with a record, which who asks may read or has written; nil is null. What is related to it
+// is answered as far as they may read it.
+func Render(ctx context.Context, s *Store, n Node) (Raw, error) { return render(ctx, s, n, false) }
+
+func render(ctx context.Context, s *Store, n Node, seen bool) (Raw, error) {
 	if n == nil {
 		return nil, nil
 	}
 	x := s.engine.rendererOf(ctx)
-	return x.answer(ctx, x.records(ctx, s, []Node{n}, x.sel, func(int) ast.Path { return x.path })[0])
+	return x.answer(ctx, x.records(ctx, s, []Node{n}, seen, x.sel, func(int) ast.Path { return x.path })[0])
 }
 
 // answer reports the errors that rendering met beside the answer. Where they left nothing of it, the last one is
@@ -84,8 +87,9 @@ func below(paths func(int) ast.Path, i int, more ...ast.PathElement) ast.Path {
 	return append(slices.Clip(p), more...)
 }
 
-// records renders records of one entity. paths says where each stands in the answer.
-func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.SelectionSet, paths func(int) ast.Path) []Raw {
+// records renders records of one entity. seen says that who asks may read them for certain: what may be read because of
+// that is not asked again. paths says where each stands in the answer.
+func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, seen bool, sel ast.SelectionSet, paths func(int) ast.Path) []Raw {
 	out := make([]Raw, len(nodes))
 	if len(nodes) == 0 {
 		return out
@@ -96,7 +100,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 	for i := range fields {
 		if d := s.edges[fields[i].Name]; d != nil {
 			alias := ast.PathName(fields[i].Alias)
-			related[i] = x.edge(ctx, s, d, &fields[i], nodes, func(n int) ast.Path { return below(paths, n, alias) })
+			related[i] = x.edge(ctx, s, d, &fields[i], nodes, seen, func(n int) ast.Path { return below(paths, n, alias) })
 		}
 	}
 	who := askerOf(ctx)
@@ -135,28 +139,36 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, sel ast.
 }
 
 // edge renders what an edge of each node leads to.
-func (x *renderer) edge(ctx context.Context, s *Store, d *Edge, f *graphql.CollectedField, nodes []Node, paths func(int) ast.Path) []Raw {
+func (x *renderer) edge(ctx context.Context, s *Store, d *Edge, f *graphql.CollectedField, nodes []Node, seen bool, paths func(int) ast.Path) []Raw {
 	to := x.engine.stores[d.to.Prefix]
 	if !d.ToOne() {
 		parents := make([]uuid.UUID, len(nodes))
 		for i, n := range nodes {
 			parents[i], _ = s.key(n)
 		}
-		return x.children(ctx, to, d, f, parents, paths)
+		may := func(q *query) { q.may(to.Entity, "t") }
+		if b := s.back(d); seen && b != nil && to.rules[reading].follows(b) {
+			may = func(*query) {}
+		}
+		return x.children(ctx, to, d, f, parents, may, paths)
 	}
 	out := make([]Raw, len(nodes))
 	keys := make([]uuid.UUID, 0, len(nodes))
 	of := make([]uuid.UUID, len(nodes))
-	seen := make(map[uuid.UUID]bool, len(nodes))
+	asked := make(map[uuid.UUID]bool, len(nodes))
 	for i, n := range nodes {
 		id, ok := d.field.value(reflect.ValueOf(n)).(uuid.UUID)
-		if ok && !seen[id] {
-			seen[id] = true
+		if ok && !asked[id] {
+			asked[id] = true
 			keys = append(keys, id)
 		}
 		of[i] = id
 	}
-	found, err := to.byID(ctx, keys)
+	read := to.byID
+	if seen && implies(s.rules[reading], d) {
+		read = to.load
+	}
+	found, err := read(ctx, keys)
 	if err != nil {
 		for i := range nodes {
 			x.fail(paths(i), f, err)
@@ -172,14 +184,15 @@ func (x *renderer) edge(ctx context.Context, s *Store, d *Edge, f *graphql.Colle
 			there, at = append(there, n), append(at, i)
 		}
 	}
-	for i, r := range x.records(ctx, to, there, f.Selections, func(i int) ast.Path { return paths(at[i]) }) {
+	for i, r := range x.records(ctx, to, there, true, f.Selections, func(i int) ast.Path { return paths(at[i]) }) {
 		out[at[i]] = r
 	}
 	return out
 }
 
 // children renders a page of each parent's children.
-func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.CollectedField, parents []uuid.UUID, paths func(int) ast.Path) []Raw {
+func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.CollectedField, parents []uuid.UUID, may func(*query),
+	paths func(int) ast.Path) []Raw {
 	out := make([]Raw, len(parents))
 	failed := func(err error) []Raw {
 		for i := range parents {
@@ -195,12 +208,12 @@ func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.
 	if err != nil {
 		return failed(err)
 	}
-	pages, err := to.readChildren(ctx, d, parents, p, l)
+	pages, err := to.readChildren(ctx, d, parents, p, l, may)
 	if err != nil {
 		return failed(err)
 	}
 	return x.connections(ctx, to, pages, f.Selections, paths, func(ctx context.Context) ([]int, error) {
-		return to.countChildren(ctx, d, parents, p.Where)
+		return to.countChildren(ctx, d, parents, p.Where, may)
 	})
 }
 
@@ -266,7 +279,7 @@ func (x *renderer) edges(ctx context.Context, s *Store, pages []*Connection, f *
 	for i := range fields {
 		if fields[i].Name == "node" {
 			alias := ast.PathName(fields[i].Alias)
-			rendered[i] = x.records(ctx, s, nodes, fields[i].Selections, func(n int) ast.Path {
+			rendered[i] = x.records(ctx, s, nodes, true, fields[i].Selections, func(n int) ast.Path {
 				return below(paths, at[n][0], ast.PathIndex(at[n][1]), alias)
 			})
 		}

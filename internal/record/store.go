@@ -128,7 +128,7 @@ func (e *Entity) globalID(id uuid.UUID) ID { return ID{Prefix: e.Prefix, UUID: i
 // each runs q and calls f for each row, after the leading columns were scanned into extra.
 func (s *Store) each(ctx context.Context, q *query, extra []any, f func(Node)) (err error) {
 	rows := &sql.Rows{}
-	if err := s.engine.reader(ctx).Query(ctx, q.text.String(), q.args, rows); err != nil {
+	if err := s.engine.reader(ctx).Query(ctx, q.text.String(), q.arguments(), rows); err != nil {
 		return s.engine.translate(fmt.Errorf("read %s: %w", s.Table, err))
 	}
 	defer func() { err = errors.Join(err, s.engine.translate(rows.Close())) }()

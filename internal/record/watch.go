@@ -76,7 +76,7 @@ func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
 				continue
 			}
 			path := append(slices.Clip(x.path), ast.PathName(f.Alias))
-			x.records(ctx, s, []Node{e.record}, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
+			x.records(ctx, s, []Node{e.record}, true, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
 		}
 	}
 	w.WriteByte('}')
@@ -396,7 +396,7 @@ func (w *watcher) readOnce(ctx context.Context) (n Node, snapshot changelog.Snap
 	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", w.store.columns, " FROM (SELECT) one LEFT JOIN ",
 		quote(w.store.Table), " t ON t.id = ")
 	q.arg(w.id)
-	q.may(w.store.Entity, "t", false)
+	q.may(w.store.Entity, "t")
 	var (
 		text string
 		ok   bool

@@ -143,7 +143,7 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 	compiler{w: q, who: q.who}.rule(need, s.Entity, "t")
 	q.write(") IS TRUE, ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ")
 	q.arg(id)
-	q.may(s.Entity, "t", false)
+	q.may(s.Entity, "t")
 	var (
 		n   Node
 		may bool
@@ -260,7 +260,7 @@ func (s *Store) after(who asker, v *Values, use Use) *query {
 		begin()
 		q.write("EXISTS (SELECT FROM ", quote(f.of.Table), " t WHERE t.id = ")
 		q.arg(a.Value)
-		q.may(f.of, "t", false)
+		q.may(f.of, "t")
 		q.write(")")
 		end(f.edge.Input)
 	}
@@ -273,7 +273,7 @@ func (s *Store) after(who asker, v *Values, use Use) *query {
 		q.write("NOT EXISTS (SELECT FROM unnest(")
 		q.arg(l.Add)
 		q.write("::uuid[]) i (id) WHERE NOT EXISTS (SELECT FROM ", quote(d.to.Table), " t WHERE t.id = i.id")
-		q.may(d.to, "t", false)
+		q.may(d.to, "t")
 		q.write("))")
 		if use == InCreate {
 			end(d.Input)

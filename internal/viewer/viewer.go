@@ -7,6 +7,7 @@ package viewer
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -25,6 +26,7 @@ type Viewer struct {
 	ID      uuid.UUID // of the user record
 	Role    string    // User, Moderator or Admin
 	Session uuid.UUID // of the session; uuid.Nil where there is none, as on the command line
+	Until   time.Time // when the access token expires; zero where it does not
 }
 
 // Is reports whether the viewer has a role, or one that implies it. Nobody has an unknown one.

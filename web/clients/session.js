@@ -15,6 +15,7 @@ const refreshMutation = `
   }
 `;
 const logoutMutation = 'mutation Logout { logout }';
+const meQuery = 'query Me { me { id username name } }';
 
 // What a refresh may take. The server answers a refresh token again for 30 s after its first use, so that an answer that
 // was lost can be asked for once more; after that it takes the token for stolen.
@@ -51,6 +52,24 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
   // headers of a request in the name of held, which current returned. Cookies go by themselves.
   function headers(held) {
     return held?.accessToken ? { authorization: `Bearer ${held.accessToken}` } : {};
+  }
+
+  // restore returns the user, as the server knows it, or undefined. It is for the start of an application: cookies end by
+  // themselves, and may be there without this browser's knowing of them.
+  async function restore() {
+    let held = current();
+    let me;
+    try {
+      ({ me } = await send(meQuery, {}, headers(held)));
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      await refresh(held);
+      held = current();
+      ({ me } = await send(meQuery, {}, headers(held)));
+    }
+    if (current()?.date !== held?.date) return restore(); // somebody has signed in or out meanwhile
+    if (me?.id !== held?.user.id) keep(me && { user: me });
+    return me ?? undefined;
   }
 
   // signIn returns the user, or null where the mail address has to be confirmed first. code is the second factor's; where
@@ -94,6 +113,8 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
       payload = (await patiently(() => send(refreshMutation, { refreshToken: held?.refreshToken }))).refresh;
     } catch (error) {
       if (error.extensions?.code !== 'UNAUTHENTICATED') throw error;
+      // With AUTH_TOKEN_STORAGE=both there are cookies as well, of the session that has ended: they go.
+      if (held?.refreshToken) await send(logoutMutation);
     }
     if (current()?.date === held?.date) keep(payload); // else somebody has signed in or out meanwhile
   }
@@ -104,8 +125,8 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
     return navigator.locks ? navigator.locks.request(key, work) : work();
   }
 
-  // send answers the data of a mutation, or throws its first error, with message and extensions. What is no answer of
-  // GraphQL rejects as an error without extensions.
+  // send answers the data of an operation, or throws its first error, with message, extensions and HTTP status. What is no
+  // answer of GraphQL rejects as an error without extensions.
   async function send(query, variables, headers) {
     const response = await fetch(endpoint, {
       method: 'POST',
@@ -115,7 +136,7 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
       signal: AbortSignal.timeout(patience),
     });
     const { data, errors } = await response.json();
-    if (errors) throw Object.assign(new Error(errors[0].message), { extensions: errors[0].extensions });
+    if (errors) throw Object.assign(new Error(errors[0].message), { status: response.status, extensions: errors[0].extensions });
     return data;
   }
 
@@ -131,7 +152,7 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
     if (event.key === null || user(event.oldValue) !== user(event.newValue)) changed();
   });
 
-  return { current, headers, signIn, signOut, refresh, onChange };
+  return { current, headers, restore, signIn, signOut, refresh, onChange };
 }
 
 // patiently tries again where there was no answer.

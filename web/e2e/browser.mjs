@@ -1,6 +1,8 @@
 // A browser for the end-to-end tests, and the playground as a person uses it.
+import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chromium } from 'playwright-core';
+import { after, afterEach, before } from 'node:test';
+import { chromium, request } from 'playwright-core';
 
 export const baseURL = process.env.BASE_URL?.replace(/\/$/, '');
 if (!baseURL) throw new Error('set BASE_URL to a running server with its demo data, such as http://127.0.0.1:8080');
@@ -32,6 +34,43 @@ export function launch() {
       ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
     ],
   });
+}
+
+// playgrounds has a browser for the tests of a file. visit opens the playground there, as open does, until the end of the
+// test, which may leave no fault behind; forgive forgets those of a page.
+export function playgrounds() {
+  let browser;
+  const visits = [];
+  before(async () => {
+    browser = await launch();
+  });
+  after(() => browser?.close());
+  afterEach(async () => {
+    for (const { context, faults } of visits.splice(0)) {
+      await context.close();
+      assert.deepEqual(faults, []);
+    }
+  });
+  return {
+    async visit(options) {
+      const visited = await open(browser, options);
+      visits.push(visited);
+      return visited.page;
+    },
+    forgive(page) {
+      visits.find((visited) => visited.page === page).faults.length = 0;
+    },
+  };
+}
+
+// signOutEverywhere ends all sessions of somebody, from outside of the browser.
+export async function signOutEverywhere(login) {
+  const api = await request.newContext({ baseURL });
+  const ask = async (query, headers) => (await (await api.post('/graphql', { data: { query }, headers })).json()).data;
+  const { login: { accessToken } } = await ask(`mutation { login(input: { login: "${login}", password: "${password}" }) { accessToken } }`);
+  const { logoutEverywhere } = await ask('mutation { logoutEverywhere }', accessToken && { authorization: `Bearer ${accessToken}` });
+  assert.ok(logoutEverywhere >= 1);
+  await api.dispose();
 }
 
 // open visits the playground for the first time, as a new person, and signs in as login unless that is null. faults

@@ -2,13 +2,11 @@
 // BASE_URL whose access tokens live for a few seconds. TOKEN_STORAGE is what AUTH_TOKEN_STORAGE is there.
 import assert from 'node:assert/strict';
 import { request as send } from 'node:http';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { request } from 'playwright-core';
-import { build } from 'vite';
 
-import { baseURL, launch, password } from './browser.mjs';
+import { baseURL, launch, password, signOutEverywhere } from './browser.mjs';
+import { bundle, start } from './clients/bundle.mjs';
 
 const storage = process.env.TOKEN_STORAGE ?? 'header';
 const inCookies = storage === 'cookie';
@@ -21,19 +19,6 @@ before(async () => {
 });
 after(() => browser?.close());
 
-// bundle builds the page's script, in memory.
-async function bundle() {
-  const { output } = await build({
-    configFile: false,
-    root: join(import.meta.dirname, 'clients'),
-    logLevel: 'error',
-    define: { 'process.env.NODE_ENV': '"production"' },
-    build: { write: false, minify: false, rolldownOptions: { input: join(import.meta.dirname, 'clients/page.js') } },
-  });
-  assert.equal(output.length, 1);
-  return output[0].code;
-}
-
 // Each test has somebody of the demonstration data to itself.
 const people = ['alan', 'barbara', 'claude', 'dennis', 'donald', 'edsger', 'frances', 'grace', 'guido', 'hedy', 'jean', 'john',
   'katherine', 'ken', 'leslie', 'linus', 'margaret', 'radia', 'tim'];
@@ -42,12 +27,7 @@ const people = ['alan', 'barbara', 'claude', 'dennis', 'donald', 'edsger', 'fran
 async function somebody() {
   const login = people.shift();
   people.push(login);
-  const api = await request.newContext({ baseURL });
-  const ask = async (query, headers) => (await (await api.post('/graphql', { data: { query }, headers })).json()).data;
-  const { login: { accessToken } } = await ask(`mutation { login(input: { login: "${login}", password: "${password}" }) { accessToken } }`);
-  const { logoutEverywhere } = await ask('mutation { logoutEverywhere }', accessToken && { authorization: `Bearer ${accessToken}` });
-  assert.ok(logoutEverywhere >= 1);
-  await api.dispose();
+  await signOutEverywhere(login);
   return login;
 }
 
@@ -66,18 +46,12 @@ async function person(t, client) {
     async tab() {
       const page = await context.newPage();
       await page.goto(`${baseURL}/healthz?client=${client}`);
-      await start(page);
+      await start(page, script);
       return page;
     },
     sent: (operation) => requests.filter((sent) => sent.postData()?.includes(operation)),
     methods: () => new Set(requests.map((sent) => sent.method())),
   };
-}
-
-// start starts the application on a page that has nothing of its own.
-async function start(page) {
-  await page.addScriptTag({ type: 'module', content: script });
-  await page.waitForFunction(() => globalThis.app);
 }
 
 const signIn = (page, login) =>
@@ -168,7 +142,7 @@ for (const client of ['apollo', 'urql']) {
       await createThread(page);
 
       await page.reload();
-      await start(page);
+      await start(page, script);
       assert.equal(await me(page), she.login);
 
       await signOut(page);
@@ -291,6 +265,32 @@ for (const client of ['apollo', 'urql']) {
       assert.equal(await me(tabs[1]), null);
       const { code } = await tabs[1].evaluate(() => globalThis.app.query('query Sessions { sessions { id } }'));
       assert.equal(code, 'UNAUTHENTICATED');
+    });
+
+    test('learns at its start who is signed in', async (t) => {
+      const she = await person(t, client);
+      const page = await she.tab();
+      const restored = async () => (await page.evaluate(() => globalThis.app.session.restore()))?.username;
+      const known = () => page.evaluate(() => globalThis.app.session.current()?.user.username);
+      assert.equal(await restored(), undefined);
+      await signIn(page, she.login);
+      assert.equal(await restored(), she.login);
+      await spoil(she, page);
+      assert.equal(await restored(), she.login);
+
+      await page.evaluate(() => localStorage.clear());
+      assert.equal(await restored(), storage === 'header' ? undefined : she.login);
+      await signIn(page, she.login);
+      await signOutEverywhere(she.login);
+      assert.equal(await restored(), undefined);
+      assert.equal(await known(), undefined);
+
+      await signIn(page, she.login);
+      if (!inCookies) return;
+      await she.context.clearCookies(); // they have expired
+      assert.equal(await known(), she.login);
+      assert.equal(await restored(), undefined);
+      assert.equal(await known(), undefined);
     });
 
     test('notices that the session was ended elsewhere', async (t) => {

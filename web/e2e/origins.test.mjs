@@ -7,6 +7,7 @@ import { EventEmitter, once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 
 import { baseURL, launch, password } from './browser.mjs';
+import { bundle, start } from './clients/bundle.mjs';
 
 const renamed = (url) => url.replace('127.0.0.1', 'localhost');
 const other = process.env.OTHER_URL;
@@ -286,3 +287,27 @@ test('a page of an allowed origin may', async (t) => {
   assert.deepEqual((await ask(page, `${baseURL}/graphql`, 'mutation { logout }')).data, { logout: true });
   assert.equal(await she.me(), undefined);
 });
+
+for (const client of ['apollo', 'urql']) {
+  test(`${client} works at an allowed origin`, async (t) => {
+    const context = await browser.newContext();
+    t.after(() => context.close());
+    const page = await context.newPage();
+    await page.goto(`${friend}/?${new URLSearchParams({ client, endpoint: `${baseURL}/graphql`, credentials: 'include' })}`);
+    await start(page, await bundle());
+    const me = async () => (await page.evaluate(() => globalThis.app.query('query Me { me { id username } }'))).data.me?.username;
+    await page.evaluate((password) => globalThis.app.session.signIn({ login: 'grace', password }), password);
+    assert.equal(await me(), 'grace');
+
+    await context.clearCookies({ name: 'gs_access' }); // as when it expires
+    const { data } = await page.evaluate((text) => globalThis.app.mutate(text), create('a friend'));
+    await context.clearCookies({ name: 'gs_access' });
+    await page.evaluate((id) => globalThis.app.watch(id), data.createThread.id);
+    await page.waitForFunction(() => globalThis.app.events.length === 1);
+    assert.equal(await page.evaluate(() => globalThis.app.events[0].data.threadChanged.kind), 'SNAPSHOT');
+
+    await page.evaluate(() => globalThis.app.session.signOut());
+    assert.equal(await me(), undefined);
+    assert.deepEqual(await context.cookies(), []);
+  });
+}

@@ -15,11 +15,12 @@ import '@graphiql/plugin-explorer/style.css';
 import 'graphiql/graphiql.css';
 import './style.css';
 
-import { Account } from './account.js';
+import { Account, session } from './account.js';
 import { defaultHeaders, examples, sample, unknown } from './examples.js';
 import { fetcher } from './fetcher.js';
 
-const { user, thread } = await sample();
+const user = await session.restore().catch(() => undefined); // where the server does not answer, the first operation tells
+const thread = await sample();
 const tabs = examples(thread);
 // GraphiQL takes the first tab's variables from a property of their own, and remembers all tabs after the first visit.
 const firstVisit = localStorage.getItem('graphiql:tabState') === null;

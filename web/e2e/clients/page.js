@@ -1,5 +1,5 @@
 // The page that clients.test.mjs drives: one of the clients of web/clients, chosen by the address, with one face for the
-// tests. It runs at the origin of the program, as an application would.
+// tests. It runs at the origin of the program, as an application would, or with its endpoint and credentials at another.
 import { gql as apolloGQL } from '@apollo/client';
 import { gql as urqlGQL } from '@urql/core';
 import { pipe, subscribe as listen } from 'wonka';
@@ -9,13 +9,14 @@ import { createSession } from '../../clients/session.js';
 import { createSocket } from '../../clients/socket.js';
 import { createUrqlClient } from '../../clients/urql.js';
 
-const session = createSession();
-const socket = createSocket(session);
+const { client: name, ...options } = Object.fromEntries(new URL(location.href).searchParams);
+const session = createSession(options);
+const socket = createSocket(session, options);
 
 // Each client answers { data, code }, the code of the first error; without one of the server's, its message.
 const clients = {
   apollo() {
-    const client = createApolloClient(session, socket);
+    const client = createApolloClient(session, socket, options);
     const settle = ({ data, error }) => ({ data, code: error && (error.errors?.[0].extensions?.code ?? error.message) });
     return {
       query: (text) => client.query({ query: apolloGQL(text), fetchPolicy: 'network-only', errorPolicy: 'all' }).then(settle),
@@ -25,9 +26,9 @@ const clients = {
     };
   },
   urql() {
-    let client = createUrqlClient(session, socket);
+    let client = createUrqlClient(session, socket, options);
     session.onChange(() => {
-      client = createUrqlClient(session, socket);
+      client = createUrqlClient(session, socket, options);
     });
     const settle = ({ data, error }) => ({ data, code: error && (error.graphQLErrors[0]?.extensions.code ?? error.message) });
     return {
@@ -39,7 +40,6 @@ const clients = {
   },
 };
 
-const name = new URL(location.href).searchParams.get('client');
 const events = [];
 globalThis.app = {
   ...clients[name](),
