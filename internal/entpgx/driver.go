@@ -100,7 +100,7 @@ type poolQuerier struct {
 
 func (q poolQuerier) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	set := settings(ctx)
-	if len(set) == 0 && checkOf(ctx) == nil {
+	if len(set) == 0 && checks(ctx) == (around{}) {
 		return q.pool.Exec(ctx, sql, args...)
 	}
 	br, err := q.send(ctx, set, sql, args)
@@ -117,7 +117,7 @@ func (q poolQuerier) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 
 func (q poolQuerier) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	set := settings(ctx)
-	if len(set) == 0 && checkOf(ctx) == nil {
+	if len(set) == 0 && checks(ctx) == (around{}) {
 		return q.pool.Query(ctx, sql, args...)
 	}
 	br, err := q.send(ctx, set, sql, args)
@@ -132,19 +132,25 @@ func (q poolQuerier) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 	return &heldRows{Rows: rs, br: br}, nil
 }
 
-// send sends the settings, the statement and its check as one implicit transaction and reads the settings' results.
+// send sends the settings, the statement and its checks as one implicit transaction and reads the results of what precedes
+// the statement.
 func (q poolQuerier) send(ctx context.Context, set []setting, sql string, args []any) (pgx.BatchResults, error) {
 	if hasOptions(args) {
 		return nil, errors.New("entpgx: query options cannot be combined with settings or checks outside a transaction")
 	}
 	b := &pgx.Batch{}
 	queueSettings(b, set)
+	checks := checks(ctx)
+	if c := checks.before; c != nil {
+		b.Queue(c.SQL, c.Args...)
+	}
+	first := b.Len()
 	b.Queue(sql, args...)
-	if c := checkOf(ctx); c != nil {
-		b.Queue(c.sql, c.args...)
+	if c := checks.after; c != nil {
+		b.Queue(c.SQL, c.Args...)
 	}
 	br := q.pool.SendBatch(ctx, b)
-	if err := skip(br, len(set)); err != nil {
+	if err := skip(br, first); err != nil {
 		_ = br.Close() // repeats the error
 		return nil, err
 	}

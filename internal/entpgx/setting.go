@@ -28,24 +28,27 @@ func settings(ctx context.Context) []setting {
 	return set
 }
 
-// check is a statement that follows another.
-type check struct {
-	sql  string
-	args []any
+// Statement is SQL with its arguments.
+type Statement struct {
+	SQL  string
+	Args []any
 }
 
-type checkKey struct{}
+// around are the checks of a context.
+type around struct{ before, after *Statement }
 
-// WithCheck returns a context in which every statement outside a transaction is followed by another, in the same round trip
-// and the same transaction: where that one fails, the first is undone and its error returned. What it answers is dropped.
-// A Tx ignores it.
-func WithCheck(ctx context.Context, sql string, args ...any) context.Context {
-	return context.WithValue(ctx, checkKey{}, &check{sql, args})
+type aroundKey struct{}
+
+// WithChecks returns a context in which every statement outside a transaction runs between two others, in one round trip and
+// one transaction; each may be nil. Where one of the three fails, nothing was done, and its error is returned. What the checks
+// answer is dropped. A Tx ignores them.
+func WithChecks(ctx context.Context, before, after *Statement) context.Context {
+	return context.WithValue(ctx, aroundKey{}, around{before, after})
 }
 
-func checkOf(ctx context.Context) *check {
-	c, _ := ctx.Value(checkKey{}).(*check)
-	return c
+func checks(ctx context.Context) around {
+	a, _ := ctx.Value(aroundKey{}).(around)
+	return a
 }
 
 func queueSettings(b *pgx.Batch, set []setting) {

@@ -50,10 +50,10 @@ type CustomRule struct {
 }
 
 // Predicate is where a CustomRule writes its condition to.
-type Predicate struct {
-	w writer
-	t string
-}
+type Predicate struct{ w writer }
+
+// customRow is the row's name in a custom rule: one that no sub-query of such a rule takes by chance.
+const customRow = "godstack_row"
 
 // Write appends SQL.
 func (p *Predicate) Write(sql string) { p.w.write(sql) }
@@ -61,8 +61,8 @@ func (p *Predicate) Write(sql string) { p.w.write(sql) }
 // Arg appends a placeholder for a value that pgx can send.
 func (p *Predicate) Arg(v any) { p.w.arg(v) }
 
-// Column appends a column of the row, by its name in the table.
-func (p *Predicate) Column(name string) { p.w.write(p.t, ".", quote(name)) }
+// Column appends a column of the row, by its name in the table. It is the only way to name the row, also in sub-queries.
+func (p *Predicate) Column(name string) { p.w.write(customRow, ".", quote(name)) }
 
 // resolve finds what a rule names. The zero Rule is for administrators.
 func (e *Entity) resolve(r entity.Rule, custom map[string]CustomRule) (*rule, error) {
@@ -117,8 +117,12 @@ func (e *Entity) protect(c *Config) (err error) {
 			}
 		}
 	}
-	for _, r := range e.rules {
+	e.needs = map[entity.Operation]*rule{}
+	for op, r := range e.rules {
 		e.note(r)
+		if e.needs[op] = r; op != reading {
+			e.needs[op] = &rule{kind: entity.KindAll, rules: []*rule{e.rules[reading], r}}
+		}
 	}
 	return nil
 }
@@ -160,12 +164,7 @@ func (e *Entity) mayDecide(c changelog.Change) bool {
 const reading entity.Operation = ""
 
 // need returns what the operation needs: its own rule, and that the record may be read.
-func (e *Entity) need(op entity.Operation) *rule {
-	if op == reading {
-		return e.rules[reading]
-	}
-	return &rule{kind: entity.KindAll, rules: []*rule{e.rules[reading], e.rules[op]}}
-}
+func (e *Entity) need(op entity.Operation) *rule { return e.needs[op] }
 
 // needs returns what a through asks of the other record.
 func (r *rule) needs() *rule {
@@ -291,8 +290,8 @@ func (c compiler) rule(r *rule, e *Entity, t string) {
 	case entity.KindThrough:
 		c.through(r, t)
 	case entity.KindCustom:
-		c.w.write("(")
-		r.custom.Where(&Predicate{c.w, t}, c.who.Viewer, c.who.signedIn)
+		c.w.write("EXISTS (SELECT FROM (SELECT ", t, ".*) ", customRow, " WHERE ")
+		r.custom.Where(&Predicate{c.w}, c.who.Viewer, c.who.signedIn)
 		c.w.write(")")
 	case entity.KindAny, entity.KindAll:
 		var parts []*rule
@@ -326,12 +325,17 @@ func (c compiler) below() (compiler, string) {
 	return c, "r" + strconv.Itoa(c.depth)
 }
 
+// users returns the table that tells to which users a to-many edge leads, and its column of their ids.
+func (d *Edge) users() (table, column string) {
+	if d.Through == "" {
+		return d.to.Table, "id"
+	}
+	return d.Through, quote(d.Ref)
+}
+
 func (c compiler) has(d *Edge, t string) {
 	_, r := c.below()
-	table, ref := d.Through, quote(d.Ref)
-	if d.Through == "" {
-		table, ref = d.to.Table, "id"
-	}
+	table, ref := d.users()
 	if c.bulk {
 		c.w.write(t, ".id IN (SELECT ", r, ".", quote(d.From), " FROM ", quote(table), " ", r, " WHERE ", r, ".", ref, " = ")
 	} else {
@@ -448,10 +452,7 @@ func implies(r *rule, d *Edge) bool {
 // reads reports whether who asks may read a field of a record that they may read. It needs nothing but the record: rules of
 // fields are made so. For the id behind an edge it does not speak.
 func (a asker) reads(e *Entity, f *Field, n Node) bool {
-	if f.rule == nil {
-		return true
-	}
-	return a.local(f.rule, e, reflect.ValueOf(n))
+	return f.rule == nil || a.local(f.rule, e, reflect.ValueOf(n))
 }
 
 func (a asker) local(r *rule, e *Entity, n reflect.Value) bool {
@@ -525,7 +526,7 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]boo
 	case entity.KindCustom:
 		for _, i := range open {
 			var err error
-			if out[i], err = s.decideCustom(ctx, r.custom, n, who[i]); err != nil {
+			if out[i], err = s.decideCustom(ctx, r, n, who[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -551,6 +552,11 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]boo
 		}
 	}
 	return out, nil
+}
+
+// looksAt reports whether r is about where the edge leads.
+func (r *rule) looksAt(d *Edge) bool {
+	return r.edge == d || slices.ContainsFunc(r.rules, func(part *rule) bool { return part.looksAt(d) })
 }
 
 // reaches reports whether r depends on more than the record itself and who asks.
@@ -621,10 +627,7 @@ func pick(who []asker, at []int) []asker {
 // members says which of the users an edge of a record leads to.
 func (s *Store) members(ctx context.Context, d *Edge, n Node, users []uuid.UUID) (map[uuid.UUID]bool, error) {
 	id, _ := s.key(n)
-	table, ref := d.Through, quote(d.Ref)
-	if d.Through == "" {
-		table, ref = d.to.Table, "id"
-	}
+	table, ref := d.users()
 	q := &query{}
 	q.write("SELECT t.", ref, " FROM ", quote(table), " t WHERE t.", quote(d.From), " = ")
 	q.arg(id)
@@ -641,17 +644,16 @@ func (s *Store) members(ctx context.Context, d *Edge, n Node, users []uuid.UUID)
 	return there, err
 }
 
-func (s *Store) decideCustom(ctx context.Context, c *CustomRule, n Node, a asker) (bool, error) {
-	if c.Holds != nil {
-		return c.Holds(ctx, n, a.Viewer, a.signedIn)
+func (s *Store) decideCustom(ctx context.Context, r *rule, n Node, a asker) (bool, error) {
+	if r.custom.Holds != nil {
+		return r.custom.Holds(ctx, n, a.Viewer, a.signedIn)
 	}
 	id, _ := s.key(n)
 	q := &query{}
 	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE t.id = ")
 	q.arg(id)
-	q.write(" AND (")
-	c.Where(&Predicate{q, "t"}, a.Viewer, a.signedIn)
-	q.write(")")
+	q.write(" AND ")
+	compiler{w: q, who: a}.rule(r, s.Entity, "t")
 	count, err := s.engine.count(ctx, q)
 	return count > 0, err
 }
@@ -669,9 +671,9 @@ func (s *Store) allowed(who asker, r *rule) func(*sql.Selector) {
 }
 
 // denied is the answer to who may see a record, or needs to see none, and may not do op.
-func (s *Store) denied(who asker, op entity.Operation, fields ...string) *Error {
+func (s *Store) denied(who asker, op string) *Error {
 	if !who.signedIn {
 		return &Error{Code: Unauthenticated, Message: fmt.Sprintf("sign in to %s a %s", op, s.Name)}
 	}
-	return &Error{Code: Forbidden, Message: fmt.Sprintf("you may not %s this %s", op, s.Name), Fields: fields}
+	return &Error{Code: Forbidden, Message: fmt.Sprintf("you may not %s this %s", op, s.Name)}
 }

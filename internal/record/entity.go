@@ -95,7 +95,8 @@ type Entity struct {
 	filters map[string]condition
 	edges   map[string]*Edge
 	rules   map[entity.Operation]*rule
-	decides map[string]bool // the columns and edges, as the change log names them, that rules look at, of any entity
+	needs   map[entity.Operation]*rule // the same, with the rule of reading
+	decides map[string]bool            // the columns and edges, as the change log names them, that rules look at, of any entity
 }
 
 // complete builds the look-up tables. model is the entity's ent struct.

@@ -291,7 +291,11 @@ func (q *query) edge(t string, c condition, raw any) error {
 	default:
 		q.write(" WHERE ", a, ".", quote(d.From), " = ", t, ".id")
 	}
-	q.may(d.to, a)
+	if r := d.to.rules[reading]; r.reaches() {
+		q.bulk(d.to, r, a) // for a whole table this begins with what may be read; for a few rows it is read once
+	} else {
+		q.may(d.to, a)
+	}
 	if c.op == opHasWith {
 		for _, raw := range graphql.CoerceList(raw) {
 			in, _ := raw.(map[string]any)

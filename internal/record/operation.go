@@ -163,8 +163,8 @@ func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
 // root field, goes without BEGIN and COMMIT: statement and actor travel in one pipeline, which is a transaction
 // of its own. Everything else goes into the operation's transaction, or into one made for f.
 //
-// check, unless it is nil, runs after f, and undoes what f wrote by failing.
-func (g *Engine) write(ctx context.Context, oneStatement bool, check *query, f func(context.Context, dialect.Driver) error) error {
+// The checks run before and after f, and undo what f wrote by failing.
+func (g *Engine) write(ctx context.Context, oneStatement bool, c checks, f func(context.Context, dialect.Driver) error) error {
 	if v, ok := viewer.FromContext(ctx); ok {
 		ctx = entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
 	}
@@ -174,13 +174,13 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, check *query, f f
 		if w.tx == nil {
 			w.tx = g.driver.Begin(ctx, pgx.TxOptions{})
 		}
-		if err := checked(ctx, w.tx, check, f); err != nil {
+		if err := c.around(ctx, w.tx, f); err != nil {
 			return err
 		}
 		w.written, w.dirty = true, true
 	case oneStatement:
-		if check != nil {
-			ctx = entpgx.WithCheck(ctx, check.text.String(), check.args...)
+		if c != (checks{}) {
+			ctx = entpgx.WithChecks(ctx, c.before, c.after)
 		}
 		if err := f(ctx, g.driver); err != nil {
 			return err
@@ -191,7 +191,7 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, check *query, f f
 		g.committed()
 	default:
 		tx := g.driver.Begin(ctx, pgx.TxOptions{})
-		if err := checked(ctx, tx, check, f); err != nil {
+		if err := c.around(ctx, tx, f); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
 		if err := tx.CommitContext(ctx); err != nil {
@@ -202,13 +202,25 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, check *query, f f
 	return nil
 }
 
-// checked runs f and the check in a transaction.
-func checked(ctx context.Context, tx *entpgx.Tx, check *query, f func(context.Context, dialect.Driver) error) error {
-	err := f(ctx, entpgx.FromTx(tx))
-	if err == nil && check != nil {
-		_, err = tx.PGX().Exec(ctx, check.text.String(), check.args...)
+// checks are statements that fail where a write is not allowed; each may be nil.
+type checks struct{ before, after *entpgx.Statement }
+
+// around runs f between the checks, in a transaction.
+func (c checks) around(ctx context.Context, tx *entpgx.Tx, f func(context.Context, dialect.Driver) error) error {
+	run := func(s *entpgx.Statement) error {
+		if s == nil {
+			return nil
+		}
+		_, err := tx.PGX().Exec(ctx, s.SQL, s.Args...)
+		return err
 	}
-	return err
+	if err := run(c.before); err != nil {
+		return err
+	}
+	if err := f(ctx, entpgx.FromTx(tx)); err != nil {
+		return err
+	}
+	return run(c.after)
 }
 
 // commit ends the operation's transaction, if there is one.

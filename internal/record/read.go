@@ -100,7 +100,7 @@ func (s *Store) Count(ctx context.Context, where Input) (int, error) {
 		return 0, err
 	}
 	if rules, limited := q.limits(s.Entity); limited {
-		q.bulk(s.Entity, &rule{kind: entity.KindAny, rules: rules})
+		q.bulk(s.Entity, &rule{kind: entity.KindAny, rules: rules}, "t")
 	}
 	return s.engine.count(ctx, q)
 }
@@ -112,7 +112,7 @@ func (q *query) page(e *Entity, l *listing, where Input) error {
 		return q.plainPage(e, l, where, func() {})
 	}
 	if len(rules) == 1 {
-		return q.plainPage(e, l, where, func() { q.bulk(e, rules[0]) })
+		return q.plainPage(e, l, where, func() { q.bulk(e, rules[0], "t") })
 	}
 	// A page of those that one of the rules lets: as many of each, and of these the first. So each is a search with an order and
 	// a limit, for which the planner knows whether to begin with the order or with the rule; of an OR it does not.
@@ -123,7 +123,7 @@ func (q *query) page(e *Entity, l *listing, where Input) error {
 		}
 		q.write("(SELECT t.id FROM ", quote(e.Table), " t WHERE ")
 		q.count = 0 // the same conditions again
-		if err := q.plainPage(e, l, where, func() { q.bulk(e, r) }); err != nil {
+		if err := q.plainPage(e, l, where, func() { q.bulk(e, r, "t") }); err != nil {
 			return err
 		}
 		q.write(")")
@@ -140,14 +140,18 @@ func (q *query) limits(e *Entity) (rules []*rule, limited bool) {
 	if holds, known := q.who.known(r); known {
 		return []*rule{r}, !holds
 	}
-	q.custom = true
 	return q.who.alternatives(r), true
 }
 
 // bulk writes " AND", and that a rule holds for the row t, in the form for whole tables.
-func (q *query) bulk(e *Entity, r *rule) {
+func (q *query) bulk(e *Entity, r *rule, t string) {
+	holds, known := q.who.known(r)
+	if holds && known {
+		return
+	}
+	q.custom = q.custom || !known
 	q.write(" AND ")
-	compiler{w: q, who: q.who, bulk: true}.rule(r, e, "t")
+	compiler{w: q, who: q.who, bulk: true}.rule(r, e, t)
 }
 
 // plainPage writes a page: the conditions, those that may writes, bounds, order and limit.

@@ -104,6 +104,12 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, seen boo
 		}
 	}
 	who := askerOf(ctx)
+	limited := make([]bool, len(fields)) // some of the records' values may be hidden
+	for i := range fields {
+		if c := s.fields[fields[i].Name]; c != nil && c.rule != nil {
+			limited[i] = who.limit(s.Entity, c) != nil
+		}
+	}
 	for n, node := range nodes {
 		v := reflect.ValueOf(node)
 		w := &bytes.Buffer{}
@@ -119,7 +125,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, seen boo
 				related[i][n].MarshalGQL(w)
 			default:
 				c := s.fields[f.Name]
-				if !who.reads(s.Entity, c, node) {
+				if limited[i] && !who.reads(s.Entity, c, node) {
 					w.WriteString("null")
 					continue
 				}

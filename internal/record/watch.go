@@ -76,7 +76,7 @@ func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
 				continue
 			}
 			path := append(slices.Clip(x.path), ast.PathName(f.Alias))
-			x.records(ctx, s, []Node{e.record}, true, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
+			x.records(ctx, s, []Node{e.record}, false, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
 		}
 	}
 	w.WriteByte('}')
@@ -370,6 +370,7 @@ type watcher struct {
 	who      asker
 	sub      *subscription
 	snapshot changelog.Snapshot // what the last read record contains
+	unsure   bool               // changes were left out of which nobody knows whether the viewer might see them
 }
 
 // read reads the record, if the viewer may, and notes the snapshot it belongs to.
@@ -458,6 +459,9 @@ func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) erro
 			if err != nil {
 				return err
 			}
+			if c == nil {
+				continue
+			}
 			if err := send(ctx, out, c); err != nil || c.kind == deletedKind {
 				return err
 			}
@@ -505,12 +509,15 @@ func (w *watcher) recheck(ctx context.Context, out chan<- *Event) (done bool, er
 }
 
 // next makes the subscriber's event of a change. The record is loaded, and who may read it found out, by the first
-// subscriber that needs it, for all of them.
+// subscriber that needs it, for all of them. It is nil where there is nothing to tell.
 func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
 	c := &Event{watcher: w, version: int(e.change.Version)}
 	switch e.change.Op {
 	case changelog.OpDelete:
 		c.kind = deletedKind
+		if w.unsure {
+			c.version = 0
+		}
 		return c, nil
 	case changelog.OpInsert:
 		c.kind = createdKind
@@ -526,7 +533,14 @@ func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
 	if e.err != nil {
 		return nil, e.err
 	}
-	if c.record = e.record; c.record != nil && !e.allowed[w.who] {
+	c.record = e.record
+	_, known := w.who.known(w.store.rules[reading])
+	switch {
+	case c.record == nil && !known:
+		// It is gone, which comes next. Whether this was still for the viewer nobody can tell any more.
+		w.unsure = true
+		return nil, nil
+	case c.record != nil && !e.allowed[w.who]:
 		return &Event{watcher: w, kind: deletedKind}, nil
 	}
 	c.fields = w.store.publicNames(w.who, c.record, e.change.Fields)

@@ -17,13 +17,14 @@ import (
 
 	"godstack/internal/changelog"
 	"godstack/internal/entity"
+	"godstack/internal/entpgx"
 )
 
 // Create inserts a record from a create input.
 func Create(ctx context.Context, s *Store, in Input) (Raw, error) {
 	who := askerOf(ctx)
 	if holds, known := who.known(s.rules[entity.Create]); known && !holds {
-		return nil, s.denied(who, entity.Create)
+		return nil, s.denied(who, string(entity.Create))
 	}
 	v, err := s.decode(in, InCreate)
 	if err != nil {
@@ -36,12 +37,12 @@ func Create(ctx context.Context, s *Store, in Input) (Raw, error) {
 			continue
 		}
 		if !who.signedIn {
-			return nil, s.denied(who, entity.Create)
+			return nil, s.denied(who, string(entity.Create))
 		}
 		v.set(d.field, who.ID)
 	}
 	var n Node
-	err = s.engine.write(ctx, s.oneStatement(v), s.after(who, v, InCreate), func(ctx context.Context, drv dialect.Driver) (err error) {
+	err = s.engine.write(ctx, s.oneStatement(v), checks{s.checkIDs(who, v, InCreate), s.checkNew(who, v)}, func(ctx context.Context, drv dialect.Driver) (err error) {
 		n, err = s.model.Create(ctx, drv, v)
 		return err
 	})
@@ -65,8 +66,14 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 	}
 	need := s.toSet(v)
 	var n Node
-	err = s.engine.write(ctx, s.oneStatement(v), s.after(who, v, InUpdate), func(wctx context.Context, drv dialect.Driver) (err error) {
-		n, err = s.model.Update(wctx, drv, key, expectedVersion, v, s.allowed(who, need))
+	c := checks{s.checkIDs(who, v, InUpdate), s.checkMoved(who, key, v)}
+	err = s.engine.write(ctx, s.oneStatement(v), c, func(wctx context.Context, drv dialect.Driver) (err error) {
+		if len(v.Links) > 0 { // which ent writes in statements of their own
+			err = s.lock(wctx, drv, who, need, key, expectedVersion)
+		}
+		if err == nil {
+			n, err = s.model.Update(wctx, drv, key, expectedVersion, v, s.allowed(who, need))
+		}
 		if errors.Is(err, ErrNoRow) {
 			err = s.conflict(ctx, entity.Update, need, key, expectedVersion)
 		}
@@ -78,16 +85,41 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 	return Render(ctx, s, n)
 }
 
+// lock keeps a record as it is until the transaction ends. ErrNoRow says that none has the id and version and meets need.
+func (s *Store) lock(ctx context.Context, drv dialect.Driver, who asker, need *rule, id uuid.UUID, version int) error {
+	q := &query{who: who}
+	q.write("SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
+	q.arg(id)
+	q.write(" AND t.version = ")
+	q.arg(version)
+	q.write(" AND ")
+	compiler{w: q, who: who}.rule(need, s.Entity, "t")
+	q.write(" FOR NO KEY UPDATE")
+	rows := &sql.Rows{}
+	if err := drv.Query(ctx, q.text.String(), q.args, rows); err != nil {
+		return err
+	}
+	found := rows.Next()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || found {
+		return err
+	}
+	return ErrNoRow
+}
+
 // toSet returns what it needs to make the changes of v: beside the rule of update those of the fields, for what one may not
 // read one may not overwrite.
 func (s *Store) toSet(v *Values) *rule {
 	need := s.need(entity.Update)
+	var rules []*rule
 	for _, column := range slices.Concat(v.columns(), v.Clear) {
 		if f := s.column[column]; f != nil && f.rule != nil {
-			need.rules = append(need.rules, f.rule)
+			rules = append(rules, f.rule)
 		}
 	}
-	return need
+	if rules == nil {
+		return need
+	}
+	return &rule{kind: entity.KindAll, rules: append(rules, need)}
 }
 
 // ErrNoRow is what Model.Update returns where no record has the id and the version.
@@ -108,7 +140,7 @@ func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted
 		return nil, err
 	}
 	need := s.need(entity.Delete)
-	err = s.engine.write(ctx, !s.model.Hooked(), nil, func(wctx context.Context, drv dialect.Driver) error {
+	err = s.engine.write(ctx, !s.model.Hooked(), checks{}, func(wctx context.Context, drv dialect.Driver) error {
 		n, err := s.model.Delete(wctx, drv, key, expectedVersion, s.allowed(who, need))
 		if err == nil && n == 0 {
 			err = s.conflict(ctx, entity.Delete, need, key, expectedVersion)
@@ -124,7 +156,7 @@ func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted
 // target checks what update and delete are told to change. Who is not signed in is told so, where that is what is missing.
 func (s *Store) target(who asker, op entity.Operation, id ID, expectedVersion int) (uuid.UUID, error) {
 	if holds, known := who.known(s.need(op)); known && !holds && !who.signedIn {
-		return uuid.UUID{}, s.denied(who, op)
+		return uuid.UUID{}, s.denied(who, string(op))
 	}
 	key, err := id.of(s.Entity, "id")
 	if err == nil && expectedVersion < 1 {
@@ -155,7 +187,7 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 	case n == nil:
 		return s.notFound(id)
 	case !may:
-		return s.denied(q.who, op)
+		return s.denied(q.who, string(op))
 	}
 	_, current := s.key(n)
 	if current == expected { // what was in the way a moment ago is not any more
@@ -236,68 +268,106 @@ func (s *Store) current(ctx context.Context, n Node) (map[string]any, error) {
 // accessRefused is the code that the database function access_refuse raises, with what it was about as the detail.
 const accessRefused = "GS403"
 
-// after returns the statement that checks a write once it is made, nil where there is nothing to check: that the records
-// whose ids the input has may be read, and, of a new record, that the rule of create holds for it. Where one does not, the
-// statement fails, and with it the write.
-func (s *Store) after(who asker, v *Values, use Use) *query {
-	q := &query{who: who}
-	begin := func() {
-		if len(q.args) == 0 {
-			q.write("SELECT access_refuse(c.what) FROM (SELECT CASE")
-		}
-		q.write(" WHEN (")
+// refusal builds a statement that fails with what the first of its conditions is about that does not hold.
+type refusal struct{ query }
+
+// unless begins a condition. What follows is written to the query, up to end.
+func (q *refusal) unless() {
+	if q.text.Len() == 0 {
+		q.write("SELECT access_refuse(c.what) FROM (SELECT CASE")
 	}
-	end := func(what string) { q.write(") IS NOT TRUE THEN '", what, "'") }
-	unreadable := func(e *Entity) bool {
+	q.write(" WHEN (")
+}
+
+func (q *refusal) end(what string) { q.write(") IS NOT TRUE THEN '", what, "'") }
+
+// statement returns nil where there are no conditions.
+func (q *refusal) statement() *entpgx.Statement {
+	if q.text.Len() == 0 {
+		return nil
+	}
+	q.write(" END AS what) c WHERE c.what IS NOT NULL")
+	return &entpgx.Statement{SQL: q.text.String(), Args: q.args}
+}
+
+// checkIDs checks, before a write, that the records whose ids the input has may be read: the write itself may be what lets one
+// read them, and what else is wrong with it would tell of them.
+func (s *Store) checkIDs(who asker, v *Values, use Use) *entpgx.Statement {
+	q := &refusal{query{who: who}}
+	limited := func(e *Entity) bool {
 		holds, known := who.known(e.rules[reading])
 		return !holds || !known
 	}
 	for _, a := range v.Set {
 		f := s.column[a.Column]
-		if f == nil || f.edge == nil || f.edge.Viewer || !unreadable(f.of) {
+		if f == nil || f.edge == nil || f.edge.Viewer || !limited(f.of) {
 			continue
 		}
-		begin()
+		q.unless()
 		q.write("EXISTS (SELECT FROM ", quote(f.of.Table), " t WHERE t.id = ")
 		q.arg(a.Value)
 		q.may(f.of, "t")
 		q.write(")")
-		end(f.edge.Input)
+		q.end(f.edge.Input)
 	}
 	for _, l := range v.Links {
 		d := s.edges[l.Edge]
-		if len(l.Add) == 0 || !unreadable(d.to) {
+		if len(l.Add) == 0 || !limited(d.to) {
 			continue
 		}
-		begin()
+		q.unless()
 		q.write("NOT EXISTS (SELECT FROM unnest(")
 		q.arg(l.Add)
 		q.write("::uuid[]) i (id) WHERE NOT EXISTS (SELECT FROM ", quote(d.to.Table), " t WHERE t.id = i.id")
 		q.may(d.to, "t")
 		q.write("))")
 		if use == InCreate {
-			end(d.Input)
+			q.end(d.Input)
 		} else {
-			end(d.Inputs[0])
+			q.end(d.Inputs[0])
 		}
 	}
-	if use == InCreate {
-		r := s.rules[entity.Create]
-		if _, known := who.known(r); !known {
-			begin()
-			q.write("EXISTS (SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
-			q.arg(v.ID)
-			q.write(" AND ")
-			compiler{w: q, who: who}.rule(r, s.Entity, "t")
-			q.write(")")
-			end(string(entity.Create))
-		}
-	}
-	if len(q.args) == 0 {
+	return q.statement()
+}
+
+// checkNew checks, after a create, that the rule holds for the record.
+func (s *Store) checkNew(who asker, v *Values) *entpgx.Statement {
+	r := s.rules[entity.Create]
+	if _, known := who.known(r); known {
 		return nil
 	}
-	q.write(" END AS what) c WHERE c.what IS NOT NULL")
-	return q
+	q := &refusal{query{who: who}}
+	q.unless()
+	q.write("EXISTS (SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
+	q.arg(v.ID)
+	q.write(" AND ")
+	compiler{w: q, who: who}.rule(r, s.Entity, "t")
+	q.write(")")
+	q.end(string(entity.Create))
+	return q.statement()
+}
+
+// checkMoved checks, after an update that set an edge which the rules of create or update look at, that who asks might have
+// created the record there: nothing is moved to where one may not put it.
+func (s *Store) checkMoved(who asker, id uuid.UUID, v *Values) *entpgx.Statement {
+	r := s.rules[entity.Create]
+	moved := slices.ContainsFunc(slices.Concat(v.columns(), v.Clear), func(column string) bool {
+		f := s.column[column]
+		return f != nil && f.edge != nil && (r.looksAt(f.edge) || s.rules[entity.Update].looksAt(f.edge))
+	})
+	if holds, known := who.known(r); !moved || known && holds {
+		return nil
+	}
+	q := &refusal{query{who: who}}
+	q.unless()
+	// Where no row was updated there is none of this transaction.
+	q.write("NOT EXISTS (SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
+	q.arg(id)
+	q.write(" AND t.xmin = pg_current_xact_id_if_assigned()::xid AND (")
+	compiler{w: q, who: who}.rule(r, s.Entity, "t")
+	q.write(") IS NOT TRUE)")
+	q.end(string(entity.Update))
+	return q.statement()
 }
 
 // refused turns a write's error into what the client is told.
@@ -318,8 +388,9 @@ func (s *Store) refused(who asker, err error, use Use) error {
 		}
 	}
 	if pg != nil && pg.Code == accessRefused {
-		if pg.Detail == string(entity.Create) {
-			return s.denied(who, entity.Create)
+		switch op := entity.Operation(pg.Detail); op {
+		case entity.Create, entity.Update:
+			return s.denied(who, string(op))
 		}
 		return unknownRecord([]string{pg.Detail}, err)
 	}
@@ -392,8 +463,9 @@ func (g *Engine) translate(err error, use ...Use) error {
 	case "23502", "23514": // not_null_violation, check_violation
 		if pg.ColumnName != "" {
 			if e := g.ofTable(pg.TableName); e != nil {
-				name, _ := e.publicName(pg.ColumnName)
-				fields = []string{name}
+				if name, readable := e.publicName(pg.ColumnName); readable {
+					fields = []string{name}
+				}
 			}
 		}
 		return &Error{Code: BadUserInput, Message: fmt.Sprintf("%s is not allowed to be so", join(fields)), Fields: fields, Err: err}
