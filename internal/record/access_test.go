@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -300,6 +302,83 @@ func TestRulesHoldEverywhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The checks around a write say what the rules mean: ids must be readable before it, a new record must meet the rule of create,
+// and so must one that is moved.
+func TestRulesHoldForWrites(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 100+seed)
+			for range 15 {
+				_, stores := w.engine(t)
+				for _, a := range w.users {
+					w.checkWrites(t, stores, a)
+				}
+			}
+		})
+	}
+}
+
+func (w *world) checkWrites(t *testing.T, stores map[string]*Store, a asker) {
+	t.Helper()
+	s := stores["Note"]
+	s.fields["aID"].edge.Input = "roomID"
+	note := fmt.Sprintf("%+v, rooms %+v, as %+v", s.Access, stores["Room"].Access, a)
+	room := w.things["Room"][w.r.IntN(len(w.things["Room"]))]
+	v := &Values{ID: uuid.New(), Set: []Assignment{{"a", room.ID}}}
+
+	// try runs a write with its checks, and undoes it.
+	try := func(c checks, sql string, args ...any) (refused string) {
+		tx, err := w.pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, tx.Rollback(t.Context())) }()
+		for _, st := range []*entpgx.Statement{c.before, {SQL: sql, Args: args}, c.after} {
+			if st == nil {
+				continue
+			}
+			_, err := tx.Exec(t.Context(), st.SQL, st.Args...)
+			if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == accessRefused {
+				return pg.Detail
+			}
+			require.NoError(t, err, note)
+		}
+		return ""
+	}
+	visible := w.holds(stores, "Room", stores["Room"].Access.Read, room, a)
+	made := &thing{ID: v.ID, Version: 1, A: &room.ID, B: &a.ID}
+	if !a.signedIn {
+		made.B = nil
+	}
+	want := ""
+	switch holds, known := a.known(s.rules[entity.Create]); {
+	case !visible:
+		want = "roomID"
+	case known && !holds: // which Create says without a statement
+	case !w.holds(stores, "Note", s.Access.Create, made, a):
+		want = "create"
+	}
+	got := try(checks{s.checkIDs(a, v, InCreate), s.checkNew(a, v)}, `INSERT INTO w_note VALUES ($1, 1, $2, $3, NULL)`, v.ID, room.ID, made.B)
+	require.Equal(t, want, got, "create: "+note)
+
+	old := w.things["Note"][w.r.IntN(len(w.things["Note"]))]
+	moved := *old
+	moved.A = &room.ID
+	want = ""
+	looks := s.rules[entity.Create].looksAt(s.fields["aID"].edge) || s.rules[entity.Update].looksAt(s.fields["aID"].edge)
+	switch {
+	case !visible:
+		want = "roomID"
+	case looks && !w.holds(stores, "Note", s.Access.Create, &moved, a):
+		want = "update"
+	}
+	got = try(checks{s.checkIDs(a, v, InUpdate), s.checkMoved(a, old.ID, v)}, `UPDATE w_note SET a = $2 WHERE id = $1`, old.ID, room.ID)
+	require.Equal(t, want, got, "update: "+note)
+	// Where nothing was updated there is nothing to refuse but ids.
+	got = try(checks{nil, s.checkMoved(a, old.ID, v)}, `UPDATE w_note SET a = $2 WHERE id = $1 AND false`, old.ID, room.ID)
+	require.Empty(t, got, note)
 }
 
 func (w *world) check(t *testing.T, stores map[string]*Store, name string, a asker) {
