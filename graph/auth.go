@@ -94,6 +94,14 @@ func (r *mutationResolver) UnlockUser(ctx context.Context, id record.ID) (record
 	return record.Get(ctx, r.Stores.User, id)
 }
 
+func (r *mutationResolver) ResetTwoFactor(ctx context.Context, id record.ID) (record.Raw, error) {
+	id, err := r.Auth.ResetTwoFactor(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return record.Get(ctx, r.Stores.User, id)
+}
+
 func (r *mutationResolver) SetRole(ctx context.Context, id record.ID, role string) (record.Raw, error) {
 	id, err := r.Auth.SetRole(ctx, id, role)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 
 // config is the environment. Each variable is documented in .env.example.
 type config struct {
-	DatabaseURL string      `env:"DATABASE_URL"`
+	DatabaseURL database    `env:"DATABASE_URL"`
 	Addr        address     `env:"ADDR"         envDefault:"127.0.0.1:8080"`
 	PublicURL   origin      `env:"PUBLIC_URL"`
 	Env         environment `env:"ENV"          envDefault:"development"`
@@ -33,20 +33,38 @@ type config struct {
 	VerifyEmail    verify     `env:"AUTH_VERIFY_EMAIL"`
 	AllowedOrigins []origin   `env:"ALLOWED_ORIGINS"`
 	TrustedProxies []network  `env:"TRUSTED_PROXIES"`
-	RedisURL       string     `env:"REDIS_URL"`
+	RedisURL       redis      `env:"REDIS_URL"`
 	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
 func loadConfig(environ []string) (config, error) {
-	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: env.ToMap(environ)})
+	values := env.ToMap(environ)
+	cfg, err := env.ParseAsWithOptions[config](env.Options{Environment: values})
 	if err != nil {
 		return config{}, explain(err)
+	}
+	if values["ENV"] == "" {
+		if err := cfg.private(); err != nil {
+			return config{}, fmt.Errorf("ENV: required where others reach the program, and %w: say production, or development, "+
+				"which has keys of its own and shows the API's schema", err)
+		}
 	}
 	if cfg.Env == production && cfg.DatabaseURL == "" {
 		return config{}, errors.New("DATABASE_URL: required where ENV is production")
 	}
 	return cfg, nil
+}
+
+// private says what lets others than this machine's users reach the program.
+func (c config) private() error {
+	if host, _, _ := net.SplitHostPort(string(c.Addr)); !app.Loopback(host) {
+		return fmt.Errorf("ADDR is %s", c.Addr)
+	}
+	if u, err := url.Parse(string(c.PublicURL)); err != nil || c.PublicURL != "" && !app.Loopback(u.Hostname()) {
+		return fmt.Errorf("PUBLIC_URL is %s", c.PublicURL)
+	}
+	return nil
 }
 
 // explain names the variables where the library names the struct's fields.
@@ -84,14 +102,14 @@ func (c config) app(log *slog.Logger) app.Config {
 		limit = -1 // any number
 	}
 	return app.Config{
-		DatabaseURL: c.DatabaseURL,
+		DatabaseURL: string(c.DatabaseURL),
 		Addr:        string(c.Addr),
 		PublicURL:   string(c.PublicURL),
 		Development: c.Env == development,
 		JWTKeys:     string(c.JWTKeys),
 		SecretKeys:  string(c.SecretKeys),
 		Auth:        auth.Config{Storage: auth.TokenStorage(c.TokenStorage), VerifyEmail: auth.Verification(c.VerifyEmail)},
-		RedisURL:    c.RedisURL,
+		RedisURL:    string(c.RedisURL),
 		RateLimit:   limit,
 		Server:      server.Config{Origins: origins, TrustedProxies: proxies},
 		Logger:      log,
@@ -112,6 +130,24 @@ func (e *environment) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%q is neither %s nor %s", text, development, production)
+}
+
+// database is where data are kept.
+type database string
+
+func (d *database) UnmarshalText(text []byte) error {
+	*d = database(text)
+	_, err := app.ParseDatabaseURL(string(text))
+	return err
+}
+
+// redis is where nodes count.
+type redis string
+
+func (r *redis) UnmarshalText(text []byte) error {
+	*r = redis(text)
+	_, err := app.ParseRedisURL(string(text))
+	return err
 }
 
 // storage is where clients keep their tokens.

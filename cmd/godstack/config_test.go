@@ -21,6 +21,14 @@ func TestTheEnvironment(t *testing.T) {
 	}
 	other := defaults
 	other.Addr = "[::1]:80"
+	open, local := defaults, defaults
+	open.Addr, open.PublicURL = ":8080", "https://example.com"
+	local.Addr, local.PublicURL = "localhost:80", "http://[::1]:8080"
+	const (
+		sayENV     = ": say production, or development, which has keys of its own and shows the API's schema"
+		noDatabase = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
+		noRedis    = "no address such as redis://user:password@localhost:6379/0, with %40 for an @ in the password"
+	)
 	for _, c := range []struct {
 		name    string
 		environ []string
@@ -51,6 +59,19 @@ func TestTheEnvironment(t *testing.T) {
 		},
 		{"ipv6", []string{"ADDR=[::1]:80"}, other, ""},
 		{"production without a database", []string{"ENV=production"}, config{}, "DATABASE_URL: required where ENV is production"},
+		{"DATABASE_URL", []string{"DATABASE_URL=postgres://ada:plover/xylem@localhost/godstack"}, config{}, "DATABASE_URL: " + noDatabase},
+		{"DATABASE_URL with an @ in the password", []string{"DATABASE_URL=postgres://ada:plover@xylem:42@x:y/"}, config{}, "DATABASE_URL: " + noDatabase},
+		{"DATABASE_URL of words", []string{"DATABASE_URL=host=localhost password='plover xylem"}, config{}, "DATABASE_URL: " + noDatabase},
+		{"DATABASE_URL without its certificate", []string{"DATABASE_URL=postgres://localhost/x?sslmode=verify-full&sslrootcert=/nothing"}, config{}, "DATABASE_URL: open /nothing: no such file or directory"},
+		{"REDIS_URL", []string{"REDIS_URL=redis://ada:plover/xylem@localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
+		{"REDIS_URL with a %", []string{"REDIS_URL=redis://ada:plover%zz@localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
+		{"REDIS_URL without a scheme", []string{"REDIS_URL=localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
+		{"all addresses", []string{"ADDR=:8080"}, config{}, "ENV: required where others reach the program, and ADDR is :8080" + sayENV},
+		{"all addresses by name", []string{"ADDR=0.0.0.0:8080", "ENV="}, config{}, "ENV: required where others reach the program, and ADDR is 0.0.0.0:8080" + sayENV},
+		{"a host", []string{"ADDR=db.example.com:8080"}, config{}, "ENV: required where others reach the program, and ADDR is db.example.com:8080" + sayENV},
+		{"a public address", []string{"PUBLIC_URL=https://example.com"}, config{}, "ENV: required where others reach the program, and PUBLIC_URL is https://example.com" + sayENV},
+		{"all addresses in development", []string{"ADDR=:8080", "PUBLIC_URL=https://example.com", "ENV=development"}, open, ""},
+		{"a local public address", []string{"ADDR=localhost:80", "PUBLIC_URL=http://[::1]:8080"}, local, ""},
 		{"ENV", []string{"ENV=prod"}, config{}, `ENV: "prod" is neither development nor production`},
 		{"LOG_LEVEL", []string{"LOG_LEVEL=loud"}, config{}, `LOG_LEVEL: "loud" is none of debug, info, warn and error`},
 		{"ADDR without a port", []string{"ADDR=localhost"}, config{}, `ADDR: "localhost" is no address such as 127.0.0.1:8080`},

@@ -71,7 +71,11 @@ func command(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cmd.Printf("GraphQL     %s/graphql\nPlayground  %[1]s/playground/\n", a.URL())
+			banner := fmt.Sprintf("GraphQL     %s/graphql\nPlayground  %[1]s/playground/\n", a.URL())
+			if cfg.PublicURL != "" {
+				banner = fmt.Sprintf("Listening   %s\n", a.Addr()) + banner
+			}
+			cmd.Print(banner)
 			return a.Wait()
 		}),
 	}

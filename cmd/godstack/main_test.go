@@ -43,7 +43,7 @@ var testJWTKeys, testSecretKeys = auth.GenerateKey(), auth.GenerateSecret()
 // inProduction is an environment for a database.
 func inProduction(url string, more ...string) []string {
 	return append([]string{
-		"ENV=production", "ADDR=127.0.0.1:0", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
+		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=http://localhost:8080", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
 	}, more...)
 }
 
@@ -73,7 +73,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"serve", "--port", "1"}, nil, "godstack: unknown flag: --port"},
 		{[]string{"serve"}, []string{"ENV=x"}, "godstack: environment: ENV:"},
 		{[]string{"migrate"}, []string{"ENV=production"}, "godstack: environment: DATABASE_URL: required"},
-		{[]string{"migrate"}, []string{"DATABASE_URL=postgres://localhost:x/"}, "godstack: parse database url:"},
+		{[]string{"migrate"}, []string{"DATABASE_URL=postgres://localhost:x/"}, "godstack: environment: DATABASE_URL: no address"},
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 1, run(t.Context(), c.args, c.environ, &stdout, &stderr), c.args)
@@ -105,7 +105,8 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	banner := make([]byte, 4096)
 	n, err := stdout.Read(banner)
 	require.NoError(t, err, stderr.String())
-	resp, err := http.Post(regexp.MustCompile(`http://\S+/graphql`).FindString(string(banner[:n])), "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
+	lines := strings.Fields(string(banner[:n])) // Listening, and where
+	resp, err := http.Post("http://"+lines[1]+"/graphql", "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	http.DefaultClient.CloseIdleConnections()

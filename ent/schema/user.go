@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/mail"
 	"regexp"
+	"strings"
+	"unicode"
 
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/entsql"
@@ -68,10 +70,16 @@ func (User) Edges() []ent.Edge {
 	}
 }
 
+// isAddress refuses what no mail can be sent to: package mail takes what it takes.
 func isAddress(s string) error {
 	a, err := mail.ParseAddress(s)
-	if err == nil && a.Address != s {
-		err = errors.New("has more than an address")
+	switch {
+	case err != nil:
+		return err
+	case a.Address != s:
+		return errors.New("has more than an address")
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return errors.New("has a control character")
 	}
-	return err
+	return nil
 }

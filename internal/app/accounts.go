@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -74,8 +75,17 @@ func newAccounts(cfg Config, pool *pgxpool.Pool, lag func() time.Duration, commi
 	return a, nil
 }
 
-func openRedis(url string) (rueidis.Client, error) {
-	option, err := rueidis.ParseURL(url)
+// ParseRedisURL reads a RedisURL. Its error has nothing of the text, in which there may be a password.
+func ParseRedisURL(text string) (rueidis.ClientOption, error) {
+	option, err := rueidis.ParseURL(text)
+	if err != nil {
+		return rueidis.ClientOption{}, errors.New("no address such as redis://user:password@localhost:6379/0, with %40 for an @ in the password")
+	}
+	return option, nil
+}
+
+func openRedis(text string) (rueidis.Client, error) {
+	option, err := ParseRedisURL(text)
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: %w", err)
 	}
@@ -94,14 +104,24 @@ func (a *accounts) routes(cfg Config) map[string]http.Handler {
 		"GET /security-events.csv":   a.ExportHandler(),
 	}
 	if cfg.Development {
-		routes["/mailbox"] = a.mail.Handler()
-		routes["/mailbox/"] = a.mail.Handler()
+		routes["/mailbox"] = private(a.mail.Handler())
+		routes["/mailbox/"] = private(a.mail.Handler())
 	}
 	return routes
 }
 
-// watch tells when a viewer's session ends.
-func (a *accounts) watch(v viewer.Viewer) (revoked <-chan struct{}, stop func()) { return a.Watch(v) }
+// private hides a page from all but this machine. The Host header is looked at since a page of another host may have its
+// name resolve to this machine, and is then of the same origin to a browser.
+func private(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := (&url.URL{Host: r.Host}).Hostname()
+		if !viewer.ClientOf(r.Context()).Address.IsLoopback() || !Loopback(host) {
+			http.NotFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 func (a *accounts) close() error {
 	if a.redis != nil {
@@ -116,10 +136,7 @@ type NewUser = auth.NewUser
 // CreateUser makes an account whose address needs no confirmation, as that of the first administrator, and returns its id as
 // the API has it. The database must have its schema.
 func CreateUser(ctx context.Context, cfg Config, u NewUser) (id string, err error) {
-	cfg, err = cfg.withDefaults()
-	if err == nil {
-		cfg, err = cfg.withSecrets()
-	}
+	cfg, err = cfg.complete()
 	if err != nil {
 		return "", err
 	}

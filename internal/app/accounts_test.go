@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -305,9 +307,54 @@ func TestTheMailboxIsForDevelopment(t *testing.T) {
 		c := open(t, a)
 		require.Empty(t, c.query(t, register, registering("grace")).Errors)
 		for _, path := range []string{"/mailbox", "/mailbox/1"} {
-			status, body := get(t, a.URL()+path)
+			status, body := get(t, local(a)+path)
 			require.Equal(t, map[bool]int{true: 200, false: 404}[development], status, path)
 			require.Equal(t, development, strings.Contains(body, "grace@example.com"))
+		}
+	}
+}
+
+// The mailbox is for this machine alone: neither for others, nor for a page whose name leads here.
+func TestTheMailboxIsPrivate(t *testing.T) {
+	t.Parallel()
+	cfg := Config{DatabaseURL: dbtest.URL(t), Development: true}
+	cfg.Server.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	c := open(t, start(t, cfg))
+	require.Empty(t, c.query(t, register, registering("grace")).Errors)
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(c.url, "http://"))
+	require.NoError(t, err)
+	for _, r := range []struct {
+		host, from string
+		status     int
+	}{
+		{"127.0.0.1:" + port, "", 200},
+		{"127.0.0.1", "", 200},
+		{"localhost:" + port, "", 200},
+		{"[::1]:" + port, "127.0.0.2", 200},
+		{"127.0.0.1:" + port, "::1", 200},
+		{"127.0.0.1:" + port, "192.0.2.1", 404},
+		{"localhost", "fd00::1", 404},
+		{"evil.example:" + port, "", 404},
+		{"127.0.0.1.evil.example", "", 404},
+		{"localhost.evil.example", "", 404},
+		{"192.168.0.1:" + port, "", 404},
+		{"0.0.0.0:" + port, "", 404},
+		{"[::]:" + port, "", 404},
+	} {
+		for _, path := range []string{"/mailbox", "/mailbox/1"} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+path, nil)
+			require.NoError(t, err)
+			req.Host = r.host
+			if r.from != "" {
+				req.Header.Set("X-Forwarded-For", r.from)
+			}
+			resp, err := c.http.Do(req)
+			require.NoError(t, err)
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, r.status, resp.StatusCode, "%s for %s from %s", path, r.host, r.from)
+			require.Equal(t, r.status == 200, strings.Contains(string(body), "grace@example.com"))
 		}
 	}
 }

@@ -5,8 +5,9 @@
 //   - [Start] returns a program that answers, or an error after which nothing is left running.
 //   - Parts end in the reverse of the order they began in: HTTP, background services, the pool, the private
 //     database. Where one part fails, all end, and [App.Wait] says which.
-//   - In production introspection is off, keys must be given and strong, and a database whose schema is older than
-//     the program is refused.
+//   - In production introspection is off, keys must be given and strong, browsers find the program by https, and a
+//     database whose schema is older than the program is refused.
+//   - Mail is shown in development alone, and to this machine alone.
 //
 // It may import everything but cmd, codegen, dbtest and bench; only cmd, bench and end-to-end tests import it.
 package app
@@ -17,6 +18,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -38,7 +41,8 @@ type Config struct {
 	DataDir string
 	// Addr is the address to listen on. Default 127.0.0.1:8080; port 0 takes a free one.
 	Addr string
-	// PublicURL is where browsers find the program, such as https://example.com. Default: Addr by http.
+	// PublicURL is where browsers find the program, such as https://example.com. Required in production, where it is https
+	// unless it is on this machine. Default in development: Addr by http.
 	PublicURL string
 	// Development migrates at the start, allows introspection, makes keys of its own and shows all mail at /mailbox.
 	Development bool
@@ -94,6 +98,38 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// complete is withDefaults for what serves: with the keys, and where it is found.
+func (c Config) complete() (Config, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return c, err
+	}
+	c, err = c.withSecrets()
+	return c, errors.Join(c.checkPublicURL(), err)
+}
+
+// checkPublicURL sees to it that in production cookies are for https alone, that links in mails lead here, and that all
+// nodes sign and accept the same tokens.
+func (c Config) checkPublicURL() error {
+	if c.Development {
+		return nil
+	}
+	if c.PublicURL == "" {
+		return errors.New("PUBLIC_URL: required in production")
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "https" && (u.Scheme != "http" || !Loopback(u.Hostname())) {
+		return fmt.Errorf("PUBLIC_URL: %q is not https, which production requires but on localhost", c.PublicURL)
+	}
+	return nil
+}
+
+// Loopback reports whether a host is this machine to itself: localhost, or an address such as 127.0.0.1.
+func Loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
+}
+
 // App is a running program.
 type App struct {
 	url  string
@@ -113,10 +149,7 @@ type service struct {
 // Start starts the program, which runs until ctx is done or [App.Close] is called. The caller must call Wait
 // or Close.
 func Start(ctx context.Context, cfg Config) (_ *App, err error) {
-	cfg, err = cfg.withDefaults()
-	if err == nil {
-		cfg, err = cfg.withSecrets()
-	}
+	cfg, err = cfg.complete()
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +194,8 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Extensions: core.extensions,
 		Viewer:     core.accounts.Viewer,
 		Public:     auth.PublicFields,
-		Watch:      core.accounts.watch,
+		Watch:      core.accounts.Watch,
+		Check:      core.accounts.Check,
 		Limit:      core.accounts.limit,
 		Routes:     core.accounts.routes(cfg),
 		Pages:      web.Account(cfg.Auth.App),

@@ -33,11 +33,11 @@ func TestTheProgramAnswers(t *testing.T) {
 	t.Parallel()
 	a := start(t, Config{DatabaseURL: dbtest.URL(t)})
 	for _, path := range []string{"/healthz", "/readyz", "/playground/", "/graphql?query={__typename}"} {
-		status, _ := get(t, a.URL()+path)
+		status, _ := get(t, local(a)+path)
 		require.Equal(t, 200, status, path)
 	}
 	require.NoError(t, a.Close())
-	_, err := net.Dial("tcp", strings.TrimPrefix(a.URL(), "http://"))
+	_, err := net.Dial("tcp", a.Addr().String())
 	require.Error(t, err)
 }
 
@@ -54,7 +54,7 @@ func TestDevelopmentBringsItsOwnDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := settings(Config{Development: true, DataDir: t.TempDir()})
 	a := start(t, cfg)
-	status, body := get(t, a.URL()+"/readyz")
+	status, body := get(t, local(a)+"/readyz")
 	require.Equal(t, 200, status, body)
 	require.NoError(t, a.Close())
 
@@ -97,10 +97,15 @@ func TestStartRefuses(t *testing.T) {
 	}{
 		{"no database", func(c *Config) { c.DatabaseURL = "" }, "DatabaseURL is required"},
 		{"taken port", func(c *Config) { c.Addr = taken.Addr().String() }, "address already in use"},
-		{"bad url", func(c *Config) { c.DatabaseURL = "postgres://localhost:x/" }, "parse database url"},
+		{"bad url", func(c *Config) { c.DatabaseURL = "postgres://localhost:x/" }, "DATABASE_URL: no address"},
 		{"no server", func(c *Config) { c.DatabaseURL = "postgres://127.0.0.1:1/x" }, "connect to database"},
 		{"bad limits", func(c *Config) { c.Server.Limits.Depth = -1 }, "Limits.Depth"},
-		{"bad public url", func(c *Config) { c.PublicURL = "example" }, "PublicURL"},
+		{"bad public url", func(c *Config) { c.PublicURL = "example" }, "PUBLIC_URL"},
+		{"no public url", func(c *Config) { c.PublicURL = "" }, "PUBLIC_URL: required in production"},
+		{"no public url and no keys", func(c *Config) { c.PublicURL, c.JWTKeys = "", "" }, "PUBLIC_URL: required in production\nJWT_KEYS: required"},
+		{"no https", func(c *Config) { c.PublicURL = "http://example.com" }, `PUBLIC_URL: "http://example.com" is not https`},
+		{"no https, like localhost", func(c *Config) { c.PublicURL = "http://localhost.example.com" }, "is not https"},
+		{"no https on another address", func(c *Config) { c.PublicURL = "http://192.168.0.1:8080" }, "is not https"},
 		{"no keys", func(c *Config) { c.JWTKeys, c.SecretKeys = "", "" }, "JWT_KEYS: required in production\nSECRET_KEYS: required in production"},
 		{"weak keys", func(c *Config) { c.SecretKeys = "00" }, "SECRET_KEYS: key 1 is shorter than 32 bytes"},
 		{"bad redis url", func(c *Config) { c.RedisURL = "localhost" }, "REDIS_URL"},
@@ -134,6 +139,49 @@ func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
 	require.True(t, ended)
 }
 
+func TestLoopback(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"localhost", "127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"} {
+		require.True(t, Loopback(host), host)
+	}
+	for _, host := range []string{"", "0.0.0.0", "::", "192.168.0.1", "example.com", "localhost.example.com", "127.0.0.1.example.com"} {
+		require.False(t, Loopback(host), host)
+	}
+}
+
+func TestProductionIsFoundByHTTPS(t *testing.T) {
+	t.Parallel()
+	for _, u := range []string{"https://example.com", "https://10.0.0.1:8443", "http://localhost", "http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:80"} {
+		require.NoError(t, Config{PublicURL: u}.checkPublicURL(), u)
+	}
+	for _, u := range []string{"", "http://example.com", "http://localhost.example.com", "ws://localhost", "localhost:8080", "http://localhost@example.com", "http://[::1"} {
+		require.ErrorContains(t, Config{PublicURL: u}.checkPublicURL(), "PUBLIC_URL: ", u)
+		require.NoError(t, Config{Development: true, PublicURL: u}.checkPublicURL(), u)
+	}
+}
+
+// What is wrong with an address is said without the password that may be in it.
+func TestAddressesAreNotQuoted(t *testing.T) {
+	t.Parallel()
+	for _, u := range []string{
+		"postgres://ada:plover%zz@localhost/x", "postgres://ada:plover/xylem@localhost/x", "postgres://ada:plover@xylem:42@x:y/",
+		"postgres://ada:plover@localhost:x/", "host=localhost password='plover xylem", "host=localhost password=plover sslmode=x",
+	} {
+		_, err := Start(t.Context(), settings(Config{DatabaseURL: u}))
+		require.ErrorContains(t, err, "DATABASE_URL: no address such as")
+		require.NotRegexp(t, "plover|xylem", err.Error())
+	}
+	url := dbtest.URL(t)
+	for _, u := range []string{
+		"redis://ada:plover%zz@localhost", "redis://ada:plover/xylem@localhost", "redis://:plover@localhost/x", "plover:xylem@localhost",
+		"redis://ada:plover@127.0.0.1:1/0",
+	} {
+		_, err := Start(t.Context(), settings(Config{DatabaseURL: url, RedisURL: u}))
+		require.Error(t, err)
+		require.NotRegexp(t, "plover|xylem", err.Error())
+	}
+}
+
 func TestLocalURL(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "http://localhost:80", localURL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 80}))
@@ -145,7 +193,7 @@ func TestIntrospectionIsForDevelopment(t *testing.T) {
 	t.Parallel()
 	for _, development := range []bool{true, false} {
 		a := start(t, Config{DatabaseURL: dbtest.URL(t), Development: development})
-		_, body := get(t, a.URL()+"/graphql?query={__schema{queryType{name}}}")
+		_, body := get(t, local(a)+"/graphql?query={__schema{queryType{name}}}")
 		require.Equal(t, !development, strings.Contains(body, "introspection is disabled"), body)
 		require.True(t, json.Valid([]byte(body)))
 	}

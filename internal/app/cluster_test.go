@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 // settings is cfg with what every test has: a free port, keys, hashes that cost little, a log that is looked at.
 func settings(cfg Config) Config {
 	cfg.Addr = "127.0.0.1:0"
+	if cfg.PublicURL == "" && !cfg.Development {
+		cfg.PublicURL = publicURL
+	}
 	if cfg.JWTKeys == "" {
 		cfg.JWTKeys, cfg.SecretKeys = jwtKeys, secretKeys
 	}
@@ -174,8 +177,11 @@ type client struct {
 }
 
 func clientOf(a *App, h *http.Client) client {
-	return client{http: h, url: "http://" + a.Addr().String()}
+	return client{http: h, url: local(a)}
 }
+
+// local is where the tests find a program, whatever browsers are told.
+func local(a *App) string { return "http://" + a.Addr().String() }
 
 // open is a client of a program alone.
 func open(t *testing.T, a *App) client {
@@ -376,6 +382,15 @@ func (s *socket) expect(want string) {
 	f := s.receive()
 	require.Equal(s.t, "next", f.Type)
 	require.JSONEq(s.t, `{"data": {"threadChanged": `+want+`}}`, string(f.Payload))
+}
+
+// ask sends an operation, and tells when the socket is closed.
+func (s *socket) ask(document string) <-chan closed {
+	s.t.Helper()
+	payload, err := json.Marshal(map[string]any{"query": document})
+	require.NoError(s.t, err)
+	require.NoError(s.t, wsjson.Write(s.ctx, s.conn, frame{ID: "1", Type: "subscribe", Payload: payload}))
+	return s.watch()
 }
 
 // closed is how a socket ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -30,6 +31,18 @@ const privateDatabase = "godstack"
 // stopTimeout bounds how long the private cluster may take to stop.
 const stopTimeout = 30 * time.Second
 
+// ParseDatabaseURL reads a DatabaseURL. Its error has nothing of the text, in which there may be a password.
+func ParseDatabaseURL(text string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(text)
+	if file, ok := errors.AsType[*fs.PathError](err); ok { // of a certificate
+		return nil, file
+	}
+	if err != nil {
+		return nil, errors.New("no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password")
+	}
+	return cfg, nil
+}
+
 // connect opens the database as it is.
 func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	db := &database{url: cfg.DatabaseURL, log: cfg.Logger}
@@ -43,9 +56,9 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 		}
 		db.url = db.cluster.URL(privateDatabase)
 	}
-	poolCfg, err := pgxpool.ParseConfig(db.url)
+	poolCfg, err := ParseDatabaseURL(db.url)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("parse database url: %w", err), db.close(ctx))
+		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), db.close(ctx))
 	}
 	if poolCfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		poolCfg.ConnConfig.RuntimeParams["application_name"] = "godstack"

@@ -224,6 +224,9 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, kept.user, id)
 
+	over := c.on(0).login(t, "ada")
+	old := behind.as(over.access).connect(t)
+
 	// Its tailer loses its connection, and gets no other.
 	p.refuse(true)
 	var ended int
@@ -233,6 +236,7 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 		return ended == 1
 	}, patience, time.Millisecond)
 
+	c.on(0).as(over.access).must(t, "logout", `mutation { logout }`, nil)
 	// At first it does not know; when its last read is over a second ago it asks.
 	began := time.Now()
 	late := 0
@@ -248,6 +252,7 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 		late++
 		require.Less(t, time.Since(began), soon)
 	}
+	c.ends(t, old.ask(`{ me { id } }`)) // likewise over a socket that it had before
 	t.Logf("without the log, a node asks the database after %s; %d sessions that had ended were taken before", time.Since(began).Round(time.Millisecond), late)
 	id, _, err = behind.as(kept.access).me()
 	require.NoError(t, err)
@@ -261,6 +266,30 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 	ws := behind.as(s.access).connect(t).watch()
 	c.on(0).as(s.access).must(t, "logout", `mutation { logout }`, nil)
 	require.Equal(t, websocket.StatusCode(4403), (<-ws).code)
+}
+
+// A socket is good for as long as the access token that it was opened with.
+func TestASocketEndsWithItsAccessToken(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second
+	c := newCluster(t, func(cfg *Config) { cfg.Auth.AccessTTL = ttl })
+	c.user(t, "ada", "user")
+	began := time.Now()
+	s := c.on(0).login(t, "ada")
+	me := c.on(1).as(s.access)
+	id := me.must(t, "createThread", createThread, nil).(map[string]any)["id"].(string)
+	ws := me.subscribe(t, id)
+	ws.expect(`{"kind": "SNAPSHOT", "version": 1, "thread": {"subject": "one"}}`)
+	end := c.ends(t, ws.watch())
+	require.Greater(t, end.at, began.Add(ttl-time.Second)) // tokens say it in seconds
+	require.Less(t, end.at, began.Add(ttl+soon))
+	_, code, err := me.me()
+	require.NoError(t, err)
+	require.Equal(t, "UNAUTHENTICATED", code)
+
+	next, _, err := c.on(0).refresh(s.refresh)
+	require.NoError(t, err)
+	c.on(1).as(next.access).subscribe(t, id).expect(`{"kind": "SNAPSHOT", "version": 1, "thread": {"subject": "one"}}`)
 }
 
 // postgresProxy passes connections on to the database, unless it refuses new ones.

@@ -72,7 +72,11 @@ func (t tx) createUser(ctx context.Context, id uuid.UUID, n NewUser, phc string,
 	create := ent.NewClient(ent.Driver(entpgx.FromTx(t.ent))).User.Create().SetID(id).
 		SetEmail(n.Email).SetUsername(n.Username).SetName(n.Name).SetRole(entuser.Role(n.Role)).SetPasswordHash(phc)
 	if verified {
-		create.SetEmailVerifiedAt(time.Now().UTC().Truncate(time.Microsecond))
+		var now time.Time
+		if err := t.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
+			return fmt.Errorf("create user: %w", err)
+		}
+		create.SetEmailVerifiedAt(now.UTC())
 	}
 	if err := create.Exec(ctx); err != nil {
 		return invalid(err)
@@ -111,6 +115,12 @@ func taken(err error) error {
 		return exists(field)
 	}
 	return err
+}
+
+// nobodys is an address that is nobody's, and not known before.
+func nobodys() string {
+	id := newID()
+	return hex.EncodeToString(id[:]) + "@example.invalid"
 }
 
 func exists(field string) *record.Error {
@@ -174,7 +184,7 @@ func (s *Service) register(ctx context.Context, t tx, id uuid.UUID, n NewUser, p
 	}
 	made := n
 	if emailTaken {
-		made.Email = hex.EncodeToString(id[:]) + "@example.invalid"
+		made.Email = nobodys()
 	}
 	if _, err := t.Exec(ctx, `SAVEPOINT account`); err != nil {
 		return nil, fmt.Errorf("register: %w", err)
@@ -221,6 +231,11 @@ func (s *Service) ChangePassword(ctx context.Context, current, password string) 
 	if err != nil {
 		return nil, err
 	}
+	c, err := s.confirmPassword(ctx, u, "current", current)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(ctx)
 	if err := CheckPassword(password, own(u.Email, u.Username, u.Name)...); err != nil {
 		return nil, err
 	}
@@ -229,14 +244,7 @@ func (s *Service) ChangePassword(ctx context.Context, current, password string) 
 		return nil, err
 	}
 	var p *Payload
-	err = s.confirmPassword(ctx, u, "current", current, func(ctx context.Context, t tx) error {
-		now, err := locked(ctx, t, u.ID)
-		if err != nil {
-			return err
-		}
-		if now.PasswordHash != u.PasswordHash {
-			return badInput("current", "current: the password was changed meanwhile")
-		}
+	err = c.inTx(ctx, func(ctx context.Context, t tx, u *user) error {
 		if err := s.setPassword(ctx, t, u, phc, PasswordChanged); err != nil {
 			return err
 		}

@@ -11,14 +11,19 @@
 //     something or is a second behind does not take them either (TestLoad, TestBehind).
 //   - Of any number of guesses at once no more than 10 are evaluated (TestParallelGuesses), then the account is locked, and
 //     no try while it is makes that longer (TestLockout). Codes of the second factor count like passwords
-//     (TestCodesAreGuarded), those who present the right password never lock themselves out (TestParallelSuccesses), and
-//     no handler sleeps.
+//     (TestCodesAreGuarded, TestParallelCodes, TestConfirmTotpIsGuarded), those who present the right password never lock
+//     themselves out (TestParallelSuccesses, TestARightPasswordIsNoFailure), and no handler sleeps. What is wrong counts
+//     although it cannot be written down, or its mail cannot be queued (TestAWrongPasswordIsCounted, TestLockWithoutMail).
 //   - Signing in, asking for a mail and, where addresses must be confirmed, registering say nothing of whether an account
 //     exists (TestLoginSaysNothing, TestRequestsSayNothing, TestRegisterKnownAddress), and take the same statements and
 //     hashes (TestTiming prints how long).
 //   - A link in a mail works once, of any number at once, and only the newest (TestTokenOnce, TestResetPassword); a code and a
 //     backup code too (TestCodeOnce).
-//   - A sign-in that began with the old password does not end after it was changed (TestLoginOutlivesNoReset).
+//   - A sign-in that began with the old password does not end after it was changed, nor does what took it once more
+//     (TestLoginOutlivesNoReset, TestThePasswordIsConfirmedAsItIs).
+//   - An address is whose mailbox it is: neither who took an account over nor who registered with it keeps them from it
+//     (TestTheOldestOwnerWins, TestUnprovedGivesWay, TestRevertRemovesTheirSecondFactor, TestResetRemovesTheirSecondFactor).
+//   - One administrator is left, whoever deletes or demotes them, and how (TestTheLastAdministratorStays).
 //   - Passwords, tokens, codes and their secrets are stored hashed or encrypted only, and are in no log and no event.
 //   - A refused mutation keeps what it leaves behind: attempts, revocations, events and mails are committed although the
 //     answer is an error (TestReuse, TestLockout).

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,7 @@ type oneTime struct {
 	user    uuid.UUID
 	purpose purpose
 	email   string
+	issued  time.Time
 }
 
 var errOneTimeToken = badInput("token", "the link is not valid any more: ask for a new one")
@@ -70,8 +72,8 @@ var errOneTimeToken = badInput("token", "the link is not valid any more: ask for
 // use uses a token up, in one statement: of any number who present it one succeeds.
 func (t tx) use(ctx context.Context, token string, purposes ...purpose) (o oneTime, err error) {
 	err = t.QueryRow(ctx, `UPDATE one_time_tokens SET used_at = now()
-		WHERE hash = $1 AND purpose = ANY($2) AND used_at IS NULL AND expires_at > now() RETURNING user_id, purpose, email`,
-		hash(token), purposes).Scan(&o.user, &o.purpose, &o.email)
+		WHERE hash = $1 AND purpose = ANY($2) AND used_at IS NULL AND expires_at > now() RETURNING user_id, purpose, email, created_at`,
+		hash(token), purposes).Scan(&o.user, &o.purpose, &o.email, &o.issued)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return o, errOneTimeToken
 	}
@@ -81,35 +83,44 @@ func (t tx) use(ctx context.Context, token string, purposes ...purpose) (o oneTi
 	return o, nil
 }
 
-// mailLink mails a link to who has an address, and does the same work where nobody is to get one: it is taken back.
-// u is nobody then.
-func (s *Service) mailLink(ctx context.Context, t tx, u *user, p purpose, email, event string, send func(token string) error) error {
-	var id uuid.UUID // the rows that are taken back are somebody's
-	err := t.QueryRow(ctx, `SELECT coalesce((SELECT id FROM users WHERE id = $1), (SELECT id FROM users LIMIT 1), $1)`, u.ID).Scan(&id)
+// mailLink mails a link to u, unless they have another address by now, and does the same work where nobody is to get one:
+// it is taken back. u is nobody then.
+func (s *Service) mailLink(ctx context.Context, t tx, u *user, p purpose, event string, compose func(u *user, token string) (mail.Message, error)) error {
+	// The rows that are taken back are somebody's. The lock is the one that rows which refer to a user take: the address
+	// does not change under it.
+	now, err := findUser(ctx, t, `id = coalesce((SELECT id FROM users WHERE id = $1), (SELECT id FROM users LIMIT 1)) FOR KEY SHARE`, u.ID)
 	if err != nil {
-		return fmt.Errorf("find user: %w", err)
+		return err
+	}
+	somebody := u.ID != uuid.Nil && now.ID == u.ID && now.Email == u.Email
+	if !somebody {
+		now.Email = nobodys()
 	}
 	if _, err := t.Exec(ctx, `SAVEPOINT link`); err != nil {
 		return fmt.Errorf("mail link: %w", err)
 	}
-	token, err := s.issue(ctx, t, id, p, email)
+	token, err := s.issue(ctx, t, now.ID, p, now.Email)
 	if err != nil {
 		return err
 	}
-	if err := t.happened(ctx, event, id, uuid.Nil, nil); err != nil {
+	if err := t.happened(ctx, event, now.ID, uuid.Nil, nil); err != nil {
+		return err
+	}
+	m, err := compose(now, token)
+	if err != nil {
 		return err
 	}
 	end := `RELEASE SAVEPOINT link`
-	if u.ID == uuid.Nil {
+	if !somebody {
 		end = `ROLLBACK TO SAVEPOINT link`
 	}
 	if _, err := t.Exec(ctx, end); err != nil {
 		return fmt.Errorf("mail link: %w", err)
 	}
-	if u.ID == uuid.Nil {
+	if !somebody {
 		return nil
 	}
-	return send(token)
+	return s.enqueue(ctx, t, m)
 }
 
 // RequestPasswordReset mails a link to set a new password, if the address is somebody's. It answers true and does the
@@ -123,8 +134,8 @@ func (s *Service) RequestPasswordReset(ctx context.Context, email string) (bool,
 		return false, err
 	}
 	err = s.inTx(ctx, uuid.Nil, func(ctx context.Context, t tx) error {
-		return s.mailLink(ctx, t, u, resetPassword, u.Email, PasswordResetRequested, func(token string) error {
-			return s.mail(ctx, t, mail.ResetPassword, u.Email, mail.Data{Name: u.Name, Link: s.link("/reset-password", token)})
+		return s.mailLink(ctx, t, u, resetPassword, PasswordResetRequested, func(u *user, token string) (mail.Message, error) {
+			return s.compose(ctx, mail.ResetPassword, u.Email, mail.Data{Name: u.Name, Link: s.link("/reset-password", token)})
 		})
 	})
 	return err == nil, err
@@ -164,8 +175,8 @@ func (s *Service) RequestEmailVerification(ctx context.Context, email *string) (
 		return false, err
 	}
 	err = s.inTx(ctx, uuid.Nil, func(ctx context.Context, t tx) error {
-		return s.mailLink(ctx, t, u, verifyEmail, u.Email, EmailVerificationRequested, func(token string) error {
-			return s.mail(ctx, t, mail.VerifyEmail, u.Email, mail.Data{Link: s.link("/verify-email", token)})
+		return s.mailLink(ctx, t, u, verifyEmail, EmailVerificationRequested, func(u *user, token string) (mail.Message, error) {
+			return s.compose(ctx, mail.VerifyEmail, u.Email, mail.Data{Link: s.link("/verify-email", token)})
 		})
 	})
 	return err == nil, err
@@ -229,8 +240,9 @@ func (t tx) act(ctx context.Context, actor uuid.UUID) error {
 	return nil
 }
 
-// ResetPassword sets a password, given a token that was mailed. It proves the address as well, ends all sessions and
-// unlocks the account; a second factor stays in force. It does not sign in.
+// ResetPassword sets a password, given a token that was mailed to the address that the user has. It proves the address as
+// well, ends all sessions and unlocks the account; a second factor stays in force, unless the address had not been proved:
+// whoever turned it on may have registered with somebody else's. It does not sign in.
 func (s *Service) ResetPassword(ctx context.Context, token, password string) (bool, error) {
 	if err := s.limit(ctx, s.cfg.Limits.Reset); err != nil {
 		return false, err
@@ -259,9 +271,16 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) (bo
 		if u, err = locked(ctx, t, o.user); err != nil {
 			return err
 		}
-		_, err = t.Exec(ctx, `UPDATE users SET email_verified_at = now() WHERE id = $1 AND email = $2 AND email_verified_at IS NULL`, u.ID, o.email)
-		if err != nil {
-			return fmt.Errorf("verify email: %w", err)
+		if u.Email != o.email {
+			return errOneTimeToken
+		}
+		if !u.Verified {
+			if _, err := t.Exec(ctx, `UPDATE users SET email_verified_at = now() WHERE id = $1`, u.ID); err != nil {
+				return fmt.Errorf("verify email: %w", err)
+			}
+			if err := s.removeSecondFactor(ctx, t, u, u.ID); err != nil {
+				return err
+			}
 		}
 		if err := s.setPassword(ctx, t, u, phc, PasswordReset); err != nil {
 			return err
@@ -276,7 +295,7 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) (bo
 }
 
 // ChangeEmail mails a link to a new address, which VerifyEmail takes. It needs the password, and answers true whether
-// another user has the address or not: whose it is gets a mail then.
+// another user has proved the address to be theirs or not: they get a mail then.
 func (s *Service) ChangeEmail(ctx context.Context, password, email string) (bool, error) {
 	u, err := s.self(ctx)
 	if err != nil {
@@ -292,7 +311,12 @@ func (s *Service) ChangeEmail(ctx context.Context, password, email string) (bool
 	if email == u.Email {
 		return false, badInput("email", "email: it is that already")
 	}
-	err = s.confirmPassword(ctx, u, "password", password, func(ctx context.Context, t tx) error {
+	c, err := s.confirmPassword(ctx, u, "password", password)
+	if err != nil {
+		return false, err
+	}
+	defer c.release(ctx)
+	err = c.inTx(ctx, func(ctx context.Context, t tx, u *user) error {
 		other, err := findUser(ctx, t, "email = $1", email)
 		if err != nil {
 			return err
@@ -304,7 +328,7 @@ func (s *Service) ChangeEmail(ctx context.Context, password, email string) (bool
 		if err := t.happened(ctx, EmailChangeRequested, u.ID, u.ID, nil); err != nil {
 			return err
 		}
-		if other.ID != uuid.Nil {
+		if other.Verified {
 			return s.mail(ctx, t, mail.AccountExists, email, mail.Data{})
 		}
 		return s.mail(ctx, t, mail.ChangeEmail, email, mail.Data{Link: s.link("/verify-email", token)})
@@ -312,13 +336,41 @@ func (s *Service) ChangeEmail(ctx context.Context, password, email string) (bool
 	return err == nil, err
 }
 
+// setEmail gives a user an address that they have proved to be theirs. Who has it and never proved that gives way; who did
+// keeps it: ALREADY_EXISTS.
+func (s *Service) setEmail(ctx context.Context, t tx, u *user, email string) error {
+	other, err := findUser(ctx, t, "email = $1 AND email_verified_at IS NULL AND id <> $2 FOR NO KEY UPDATE", email, u.ID)
+	if err != nil {
+		return err
+	}
+	if other.ID != uuid.Nil {
+		if _, err := t.Exec(ctx, `UPDATE users SET email = $2 WHERE id = $1`, other.ID, nobodys()); err != nil {
+			return fmt.Errorf("release email: %w", err)
+		}
+		if _, err := s.revokeAll(ctx, t, other.ID, EmailReleased); err != nil {
+			return err
+		}
+		if err := t.void(ctx, other.ID, verifyEmail, resetPassword, changeEmail, revertEmail); err != nil {
+			return err
+		}
+		if err := t.happened(ctx, EmailReleased, other.ID, uuid.Nil, map[string]any{"from": email}); err != nil {
+			return err
+		}
+	}
+	_, err = t.Exec(ctx, `UPDATE users SET email = $2, email_verified_at = now() WHERE id = $1`, u.ID, email)
+	if unique(err) != "" {
+		return exists(entuser.FieldEmail)
+	}
+	if err != nil {
+		return fmt.Errorf("set email: %w", err)
+	}
+	return nil
+}
+
 // changedEmail puts a new address in the place of the old one, to which it mails a link that takes it back.
 func (s *Service) changedEmail(ctx context.Context, t tx, u *user, email string) error {
-	if _, err := t.Exec(ctx, `UPDATE users SET email = $2, email_verified_at = now() WHERE id = $1`, u.ID, email); err != nil {
-		if unique(err) != "" { // somebody has registered with it meanwhile
-			return exists(entuser.FieldEmail)
-		}
-		return fmt.Errorf("change email: %w", err)
+	if err := s.setEmail(ctx, t, u, email); err != nil {
+		return err
 	}
 	if err := t.void(ctx, u.ID, verifyEmail, resetPassword); err != nil { // mailed to the old one
 		return err
@@ -333,8 +385,9 @@ func (s *Service) changedEmail(ctx context.Context, t tx, u *user, email string)
 	return s.mail(ctx, t, mail.EmailChanged, u.Email, mail.Data{Name: u.Name, Email: email, Link: s.link("/revert-email", token)})
 }
 
-// RevertEmail takes a change of address back, for who has the old one. Whoever changed it knew the password: that is
-// void, all sessions end, and the old address gets a link to set a new one.
+// RevertEmail takes a change of address back, and those that came after it, for who has the old one. Whoever changed it
+// knew the password: that is void, so is a second factor that was turned on since, all sessions end, and the old address
+// gets a link to set a new password.
 func (s *Service) RevertEmail(ctx context.Context, token string) (bool, error) {
 	if err := s.limit(ctx, s.cfg.Limits.Verify); err != nil {
 		return false, err
@@ -351,24 +404,38 @@ func (s *Service) RevertEmail(ctx context.Context, token string) (bool, error) {
 		if err := t.act(ctx, u.ID); err != nil {
 			return err
 		}
-		_, err = t.Exec(ctx, `UPDATE users SET email = $2, email_verified_at = now(), password_hash = NULL WHERE id = $1`, u.ID, o.email)
-		if unique(err) != "" {
-			return exists(entuser.FieldEmail)
+		from := u.Email
+		if err := s.setEmail(ctx, t, u, o.email); err != nil {
+			return err
 		}
+		u.Email = o.email
+		var theirs bool
+		err = t.QueryRow(ctx, `UPDATE users SET password_hash = NULL WHERE id = $1 RETURNING coalesce(totp_confirmed_at >= $2, false)`, u.ID, o.issued).Scan(&theirs)
 		if err != nil {
-			return fmt.Errorf("revert email: %w", err)
+			return fmt.Errorf("void password: %w", err)
+		}
+		if theirs {
+			if err := s.removeSecondFactor(ctx, t, u, u.ID); err != nil {
+				return err
+			}
 		}
 		if _, err := s.revokeAll(ctx, t, u.ID, EmailReverted); err != nil {
 			return err
 		}
-		if err := t.void(ctx, u.ID, verifyEmail, resetPassword, changeEmail, revertEmail); err != nil {
+		if err := t.void(ctx, u.ID, verifyEmail, resetPassword, changeEmail); err != nil {
 			return err
+		}
+		// Who had the address before still takes it back: an older link wins.
+		_, err = t.Exec(ctx, `UPDATE one_time_tokens SET used_at = now()
+			WHERE user_id = $1 AND purpose = $2 AND used_at IS NULL AND created_at >= $3`, u.ID, revertEmail, o.issued)
+		if err != nil {
+			return fmt.Errorf("void tokens: %w", err)
 		}
 		reset, err := s.issue(ctx, t, u.ID, resetPassword, o.email)
 		if err != nil {
 			return err
 		}
-		if err := t.happened(ctx, EmailReverted, u.ID, u.ID, map[string]any{"from": u.Email, "to": o.email}); err != nil {
+		if err := t.happened(ctx, EmailReverted, u.ID, u.ID, map[string]any{"from": from, "to": o.email}); err != nil {
 			return err
 		}
 		return s.mail(ctx, t, mail.ResetPassword, o.email, mail.Data{Name: u.Name, Link: s.link("/reset-password", reset)})

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/mail"
@@ -251,10 +252,133 @@ func TestEvents(t *testing.T) {
 	names := []string{
 		UserRegistered, LoginSucceeded, NewDeviceLogin, SuspiciousLogin, LoggedOut, LoggedOutEverywhere, SessionRevoked, TokenReuseDetected,
 		TokenFamilyRevoked, AccountLocked, AccountUnlocked, PasswordChanged, PasswordResetRequested, PasswordReset, EmailVerified,
-		EmailVerificationRequested, EmailChangeRequested, EmailChanged, EmailReverted, TwoFactorEnabled, TwoFactorDisabled, BackupCodeUsed, RoleChanged,
+		EmailVerificationRequested, EmailChangeRequested, EmailChanged, EmailReverted, EmailReleased, TwoFactorEnabled, TwoFactorDisabled, BackupCodeUsed, RoleChanged,
 	}
 	for name := range Severities {
 		require.Contains(t, names, name)
 	}
 	require.Len(t, Severities, len(names))
+}
+
+// moveTo changes the address of who asks.
+func (b *bundle) moveTo(t testing.TB, p *Payload, email string) {
+	t.Helper()
+	_, err := b.ChangeEmail(as(*p.Viewer), password, email)
+	require.NoError(t, err)
+	_, err = b.VerifyEmail(plain(), b.mailed(t, mail.ChangeEmail, email))
+	require.NoError(t, err)
+}
+
+// TestTheOldestOwnerWins holds that who took an address over cannot void the link of its owner by taking a later change
+// back.
+func TestTheOldestOwnerWins(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.user(t, "ada")
+	p := b.login(t, "ada")
+	b.moveTo(t, p, "thief@example.com")
+	b.moveTo(t, p, "other@example.com")
+	owners, thiefs := b.mailed(t, mail.EmailChanged, "ada@example.com"), b.mailed(t, mail.EmailChanged, "thief@example.com")
+
+	_, err := b.RevertEmail(plain(), thiefs)
+	require.NoError(t, err)
+	require.Equal(t, []string{"thief@example.com"}, texts(t, b.pool, `SELECT email FROM users WHERE id = $1`, id))
+	_, err = b.RevertEmail(plain(), owners)
+	require.NoError(t, err)
+	require.Equal(t, []string{"ada@example.com"}, texts(t, b.pool, `SELECT email FROM users WHERE id = $1`, id))
+	_, err = b.ResetPassword(plain(), b.mailed(t, mail.ResetPassword, "thief@example.com"), newPassword)
+	refused(t, err, record.BadUserInput, "token")
+	_, err = b.ResetPassword(plain(), b.mailed(t, mail.ResetPassword, "ada@example.com"), newPassword)
+	require.NoError(t, err)
+}
+
+// TestUnprovedGivesWay holds that who has registered an address without confirming it keeps nobody from it whose it is.
+func TestUnprovedGivesWay(t *testing.T) {
+	t.Parallel()
+	b := setup(t, optional)
+	id := b.user(t, "ada")
+	p := b.login(t, "ada")
+	b.moveTo(t, p, "thief@example.com")
+	in := newcomer("mallory")
+	in.Email = "ada@example.com"
+	squatter, err := b.Register(plain(), in)
+	require.NoError(t, err)
+
+	_, err = b.RevertEmail(plain(), b.mailed(t, mail.EmailChanged, "ada@example.com"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"ada@example.com"}, texts(t, b.pool, `SELECT email FROM users WHERE id = $1`, id))
+	require.Equal(t, 1, b.count(t, `users WHERE id = $1 AND email LIKE '%@example.invalid' AND email_verified_at IS NULL`, squatter.Viewer.ID))
+	refused(t, asks(b.Service, squatter), record.Unauthenticated)
+	_, err = b.VerifyEmail(plain(), b.mailed(t, mail.VerifyEmail, "ada@example.com"))
+	refused(t, err, record.BadUserInput, "token")
+	b.has(t, squatter.Viewer.ID, EmailReleased)
+
+	// So does one to which somebody changes.
+	b.user(t, "bob")
+	in = newcomer("eve")
+	in.Email = "bob2@example.com"
+	_, err = b.Register(plain(), in)
+	require.NoError(t, err)
+	b.moveTo(t, b.login(t, "bob"), "bob2@example.com")
+	b.login(t, "bob2@example.com")
+
+	// Who has confirmed it keeps it, and the link stays good.
+	eve := b.user(t, "eva")
+	b.moveTo(t, b.login(t, "eva"), "eva2@example.com")
+	in = newcomer("joe")
+	in.Email = "eva@example.com"
+	joe, err := b.Register(plain(), in)
+	require.NoError(t, err)
+	b.exec(t, `UPDATE users SET email_verified_at = now() WHERE id = $1`, joe.Viewer.ID)
+	link := b.mailed(t, mail.EmailChanged, "eva@example.com")
+	_, err = b.RevertEmail(plain(), link)
+	refused(t, err, record.AlreadyExists, "email")
+	b.exec(t, `UPDATE users SET email_verified_at = NULL WHERE id = $1`, joe.Viewer.ID)
+	_, err = b.RevertEmail(plain(), link)
+	require.NoError(t, err)
+	require.Equal(t, []string{"eva@example.com"}, texts(t, b.pool, `SELECT email FROM users WHERE id = $1`, eve))
+}
+
+// TestLinksFollowTheAddress holds that a link which was mailed to an address is of no use once the account has another,
+// and that none is mailed to one that the account had.
+func TestLinksFollowTheAddress(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	_, err := b.RequestPasswordReset(plain(), "ada@example.com")
+	require.NoError(t, err)
+	b.exec(t, `UPDATE users SET email = 'new@example.com'`)
+	_, err = b.ResetPassword(plain(), b.mailed(t, mail.ResetPassword, "ada@example.com"), newPassword)
+	refused(t, err, record.BadUserInput, "token")
+
+	u, err := b.recipient(plain(), b.cfg.Limits.Forgot, "new@example.com", func(*user) bool { return true })
+	require.NoError(t, err)
+	b.exec(t, `UPDATE users SET email = 'newer@example.com'`)
+	err = b.inTx(plain(), uuid.Nil, func(ctx context.Context, t tx) error {
+		return b.mailLink(ctx, t, u, resetPassword, PasswordResetRequested, func(u *user, _ string) (mail.Message, error) {
+			return b.compose(ctx, mail.AccountExists, u.Email, mail.Data{})
+		})
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{mail.ResetPassword}, b.mails("ada@example.com"))
+	require.Len(t, b.mail.Messages(), 1)
+}
+
+// TestAddresses holds that an account has an address that mail can be sent to.
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, c := range []string{"\x01", "\x7f", "\t", "\u0085", "\u009f", "\r\n ", "\u2028", "a", "ä"} {
+		address := "a" + c + "b@example.com"
+		in := newcomer("ada")
+		in.Email = address
+		_, err := b.Register(plain(), in)
+		m := mail.Message{To: address, Subject: "s", Text: "t", Kind: "k"}
+		if err == nil {
+			require.NoError(t, m.Validate(), "%q", address)
+			b.exec(t, `DELETE FROM users`)
+			continue
+		}
+		refused(t, err, record.BadUserInput, "email")
+	}
 }

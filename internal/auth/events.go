@@ -33,6 +33,7 @@ const (
 	EmailChangeRequested       = "email_change_requested"
 	EmailChanged               = "email_changed"
 	EmailReverted              = "email_reverted"
+	EmailReleased              = "email_released"
 	TwoFactorEnabled           = "two_factor_enabled"
 	TwoFactorDisabled          = "two_factor_disabled"
 	BackupCodeUsed             = "backup_code_used"
@@ -53,7 +54,7 @@ var Severities = map[string]string{
 	TokenReuseDetected: Critical, TokenFamilyRevoked: Critical,
 	AccountLocked: Warning, AccountUnlocked: Info,
 	PasswordChanged: Warning, PasswordResetRequested: Info, PasswordReset: Warning,
-	EmailVerified: Info, EmailVerificationRequested: Info, EmailChangeRequested: Info, EmailChanged: Warning, EmailReverted: Critical,
+	EmailVerified: Info, EmailVerificationRequested: Info, EmailChangeRequested: Info, EmailChanged: Warning, EmailReverted: Critical, EmailReleased: Warning,
 	TwoFactorEnabled: Info, TwoFactorDisabled: Warning, BackupCodeUsed: Warning,
 	RoleChanged: Warning,
 }
@@ -101,15 +102,40 @@ func nullable(id uuid.UUID) *uuid.UUID {
 	return &id
 }
 
-// mail queues a mail of a kind.
-func (s *Service) mail(ctx context.Context, t tx, kind, to string, d mail.Data) error {
+// compose writes a mail of a kind.
+func (s *Service) compose(ctx context.Context, kind, to string, d mail.Data) (mail.Message, error) {
 	c := clientOf(ctx)
 	d.App, d.Address, d.UserAgent, d.When = s.cfg.App, c.address, c.userAgent, s.deps.Clock().UTC().Truncate(time.Second)
-	m, err := mail.Compose(kind, to, d)
+	return mail.Compose(kind, to, d)
+}
+
+// mail queues a mail of a kind.
+func (s *Service) mail(ctx context.Context, t tx, kind, to string, d mail.Data) error {
+	m, err := s.compose(ctx, kind, to, d)
 	if err != nil {
 		return err
 	}
+	return s.enqueue(ctx, t, m)
+}
+
+func (s *Service) enqueue(ctx context.Context, t tx, m mail.Message) error {
 	if err := s.deps.Mail.Enqueue(ctx, t, m); err != nil {
+		return fmt.Errorf("queue mail %s: %w", m.Kind, err)
+	}
+	return nil
+}
+
+// tryToMail is mail for what must stand although nobody can be told: the mail's error is logged.
+func (s *Service) tryToMail(ctx context.Context, t tx, kind, to string, d mail.Data) error {
+	if _, err := t.Exec(ctx, `SAVEPOINT mail`); err != nil {
+		return fmt.Errorf("queue mail %s: %w", kind, err)
+	}
+	end := `RELEASE SAVEPOINT mail`
+	if err := s.mail(ctx, t, kind, to, d); err != nil {
+		s.log.ErrorContext(ctx, "a mail is missing", "error", err)
+		end = `ROLLBACK TO SAVEPOINT mail`
+	}
+	if _, err := t.Exec(ctx, end); err != nil {
 		return fmt.Errorf("queue mail %s: %w", kind, err)
 	}
 	return nil

@@ -3,11 +3,15 @@ package auth_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -17,6 +21,7 @@ import (
 	"godstack/internal/dbtest"
 	"godstack/internal/entpgx"
 	"godstack/internal/mail"
+	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
 
@@ -24,6 +29,7 @@ import (
 type api struct {
 	t    testing.TB
 	exec *executor.Executor
+	pool *pgxpool.Pool
 	auth *auth.Service
 }
 
@@ -35,7 +41,7 @@ func newAPI(t testing.TB) *api {
 	require.NoError(t, err)
 	s := service(t, pool)
 	schema := graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores, Auth: s}})
-	return &api{t, executor.New(schema), s}
+	return &api{t, executor.New(schema), pool, s}
 }
 
 func service(t testing.TB, pool *pgxpool.Pool) *auth.Service {
@@ -121,9 +127,53 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, "moderator", set.SetRole.Role)
 	require.Empty(t, a.do(admin, `mutation { unlockUser(id: "`+me.Me.ID+`") { id } }`, nil))
 	require.Equal(t, []string{"this is for administrators"}, a.do(&v, `mutation { unlockUser(id: "`+me.Me.ID+`") { id } }`, nil))
+	require.Empty(t, a.do(admin, `mutation { resetTwoFactor(id: "`+me.Me.ID+`") { id } }`, nil))
 	require.Empty(t, a.do(&v, `mutation { logout }`, nil))
 	_, _, err = a.auth.Viewer(context.Background(), "Bearer "+next.Refresh.AccessToken)
 	require.Error(t, err)
+}
+
+// TestTheLastAdministratorStays holds that of two administrators who delete each other at once one is left, whatever way it is
+// tried.
+func TestTheLastAdministratorStays(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t)
+	var ids [2]record.ID
+	for i, name := range []string{"ada", "bob"} {
+		id, err := a.auth.CreateUser(context.Background(), auth.NewUser{Email: name + "@example.com", Username: name, Password: "plover-xylem 42 Dunes", Role: viewer.Admin})
+		require.NoError(t, err)
+		ids[i] = record.ID{Prefix: "user", UUID: id}
+	}
+	var refused atomic.Int32
+	var wg sync.WaitGroup
+	for i := range ids {
+		wg.Go(func() {
+			errs := a.do(&viewer.Viewer{ID: ids[i].UUID, Role: viewer.Admin}, `mutation { deleteUser(id: "`+ids[1-i].String()+`", expectedVersion: 1) { version } }`, nil)
+			if len(errs) > 0 {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1, refused.Load())
+	for _, sql := range []string{`DELETE FROM users`, `UPDATE users SET role = 'user'`, `UPDATE users SET role = 'moderator', name = 'x' WHERE role = 'admin'`} {
+		_, err := a.pool.Exec(t.Context(), sql)
+		pg, ok := errors.AsType[*pgconn.PgError](err)
+		require.True(t, ok, sql)
+		require.Equal(t, "GS409", pg.Code)
+	}
+
+	// One may pass it on, and where there is none nothing is kept.
+	for _, sql := range []string{
+		`INSERT INTO users (email, username, name) VALUES ('eve@example.com', 'eve', 'E')`,
+		`UPDATE users SET role = CASE username WHEN 'eve' THEN 'admin' ELSE 'user' END`,
+		`DELETE FROM users WHERE username <> 'eve'`,
+		`ALTER TABLE users DISABLE TRIGGER users_last_administrator_demoted`, `UPDATE users SET role = 'user'`,
+		`ALTER TABLE users ENABLE TRIGGER users_last_administrator_demoted`, `UPDATE users SET role = 'moderator'`, `DELETE FROM users`,
+	} {
+		_, err := a.pool.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
 }
 
 // TestMutationFields holds that the list of mutations that commit by themselves is whole: they are all but those of records.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/mail"
@@ -192,4 +193,93 @@ func TestGiveBack(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	require.Equal(t, 1, b.count(t, `login_guards WHERE failures = 0`))
+}
+
+// TestALockedAccountHashesNothing holds that a session of a locked account is no way to keep others waiting.
+func TestALockedAccountHashesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	me := as(*b.login(t, "ada").Viewer)
+	for range 10 {
+		b.patient(t)
+		refused(t, b.wrong("ada"), record.Unauthenticated)
+	}
+	var hashed atomic.Int32
+	b.hashing(func() { hashed.Add(1) })
+	atOnce(50, func(int) {
+		_, err := b.ChangePassword(me, password, newPassword)
+		if code(t, err) != record.AccountLocked {
+			t.Error(err)
+		}
+	})
+	require.Zero(t, hashed.Load())
+}
+
+// hashing has f called after each hash.
+func (b *bundle) hashing(f func()) {
+	key := b.deps.Passwords.key
+	b.deps.Passwords.key = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
+		defer f()
+		return key(password, salt, time, memory, threads, keyLen)
+	}
+}
+
+// TestThePasswordIsConfirmedAsItIs holds that a password which was changed while it was looked at confirms nothing.
+func TestThePasswordIsConfirmedAsItIs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	me := as(*b.login(t, "ada").Viewer)
+	b.hashing(func() { b.exec(t, `UPDATE users SET password_hash = NULL`) })
+	hash := texts(t, b.pool, `SELECT password_hash FROM users`)[0]
+	for field, f := range map[string]func() error{
+		"password": func() error { _, err := b.EnrollTotp(me, password); return err },
+		"current":  func() error { _, err := b.ChangePassword(me, password, newPassword); return err },
+	} {
+		b.exec(t, `UPDATE users SET password_hash = $1`, hash)
+		refused(t, f(), record.BadUserInput, field)
+	}
+	require.Equal(t, 0, b.count(t, `authenticators`))
+	require.Equal(t, 0, b.count(t, `login_guards WHERE failures > 0`))
+}
+
+// failing is a queue that takes no mail of a kind.
+type failing struct {
+	mail.Queue
+	kind string
+}
+
+func (f failing) Enqueue(ctx context.Context, tx pgx.Tx, m mail.Message) error {
+	if m.Kind == f.kind {
+		_, err := tx.Exec(ctx, `SELECT 1 / 0`) // as a queue of the database fails
+		return err
+	}
+	return f.Queue.Enqueue(ctx, tx, m)
+}
+
+// TestLockWithoutMail holds that an account is locked although its owner cannot be told.
+func TestLockWithoutMail(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *Deps, _ *Config) { d.Mail = failing{d.Mail, mail.AccountLocked} })
+	ada := b.user(t, "ada")
+	for range 10 {
+		b.patient(t)
+		refused(t, b.wrong("ada"), record.Unauthenticated)
+	}
+	refused(t, b.wrong("ada"), record.AccountLocked)
+	b.has(t, ada, AccountLocked)
+	require.Contains(t, b.log.String(), "queue mail account_locked")
+}
+
+// TestAWrongPasswordIsCounted holds that a wrong password stays a failure although it cannot be written down as one.
+func TestAWrongPasswordIsCounted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	b.exec(t, `ALTER TABLE login_attempts ADD CHECK (outcome <> 'wrong_password')`)
+	for range 10 {
+		require.ErrorContains(t, b.wrong("ada"), "check constraint")
+	}
+	refused(t, b.wrong("ada"), record.RateLimited)
 }

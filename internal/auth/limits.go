@@ -8,15 +8,20 @@ import (
 	"godstack/internal/viewer"
 )
 
-// limit counts a field against its limit for the client's address, and tells the client how it stands. It returns
-// RATE_LIMITED where there is nothing left. Who has no address, as the command line, is not limited.
+// limit counts a field against its limit for the client's address. Who has no address, as the command line, is not
+// limited.
 func (s *Service) limit(ctx context.Context, l ratelimit.Limit) error {
-	c := viewer.ClientOf(ctx)
-	r, counted := s.take(ctx, l, ratelimit.Address(c.Address))
+	return s.limitKey(ctx, l, ratelimit.Address(viewer.ClientOf(ctx).Address))
+}
+
+// limitKey counts a field against its limit for a key, and tells the client how it stands. It returns RATE_LIMITED where
+// there is nothing left.
+func (s *Service) limitKey(ctx context.Context, l ratelimit.Limit, key string) error {
+	r, counted := s.take(ctx, l, key)
 	if !counted {
 		return nil
 	}
-	r.WriteHeaders(c.AddHeader)
+	r.WriteHeaders(viewer.ClientOf(ctx).AddHeader)
 	if !r.OK {
 		return &record.Error{Code: record.RateLimited, Message: "too many requests: try again later", RetryAfter: r.RetryAfter}
 	}

@@ -65,6 +65,36 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestSensitiveIsLimited holds that what takes the password of who is signed in is limited for each user, in all, from
+// wherever they ask.
+func TestSensitiveIsLimited(t *testing.T) {
+	t.Parallel()
+	b := setup(t, limited)
+	b.user(t, "ada")
+	b.user(t, "bob")
+	ada, bob := b.login(t, "ada"), b.login(t, "bob")
+	fields := []func(ctx context.Context) error{
+		func(ctx context.Context) error { _, err := b.ChangePassword(ctx, "wrong", newPassword); return err },
+		func(ctx context.Context) error { _, err := b.ChangeEmail(ctx, "wrong", "new@example.com"); return err },
+		func(ctx context.Context) error { _, err := b.EnrollTotp(ctx, "wrong"); return err },
+		func(ctx context.Context) error { _, err := b.DisableTotp(ctx, "wrong", "000000"); return err },
+	}
+	for i := range 11 {
+		b.exec(t, `DELETE FROM login_guards`)
+		c, h := &viewer.Client{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}, http.Header{}
+		c.SetAnswer(h)
+		err := fields[i%len(fields)](viewer.NewContext(viewer.WithClient(context.Background(), c), *ada.Viewer))
+		if i < 10 {
+			refused(t, err, record.BadUserInput)
+			continue
+		}
+		require.Equal(t, time.Minute, refusal(t, err, record.RateLimited).RetryAfter)
+		require.NotEmpty(t, h.Get("Retry-After"))
+		require.Contains(t, h.Values("RateLimit-Policy"), `"sensitive";q=10;w=60`)
+	}
+	refused(t, fields[0](as(*bob.Viewer)), record.BadUserInput, "current")
+}
+
 // TestMailsAreLimited holds that nobody's mailbox is filled from many addresses.
 func TestMailsAreLimited(t *testing.T) {
 	t.Parallel()

@@ -38,9 +38,9 @@ type user struct {
 const selectUser = `SELECT id, email, username, name, role, email_verified_at IS NOT NULL, totp_confirmed_at IS NOT NULL,
 	coalesce(password_hash, '') FROM users WHERE `
 
-// findUser returns the user that a condition on one value describes; nobody where there is none.
-func findUser(ctx context.Context, q querier, where string, value any) (*user, error) {
-	rows, err := q.Query(ctx, selectUser+where, value)
+// findUser returns the user that a condition describes; nobody where there is none.
+func findUser(ctx context.Context, q querier, where string, args ...any) (*user, error) {
+	rows, err := q.Query(ctx, selectUser+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("find user: %w", err)
 	}
@@ -90,49 +90,38 @@ func (s *Service) Login(ctx context.Context, in LoginInput) (*Payload, error) {
 	if u.ID != uuid.Nil {
 		account, wrong = u.ID.String(), outcomeWrongPassword
 	}
-	if err := s.reserve(ctx, account, u.ID); err != nil {
+	r, err := s.reserve(ctx, account, u)
+	if err != nil {
 		return nil, err
 	}
+	defer r.release(ctx)
 	newHash, ok, err := s.checkHash(ctx, u.PasswordHash, in.Password)
 	if err != nil {
-		return nil, s.unjudged(ctx, account, err)
+		return nil, err
 	}
 	var p *Payload
 	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
 		if !ok {
-			if err := s.failed(ctx, t, account, u, wrong); err != nil {
-				return err
-			}
-			return kept{errLogin}
+			return r.failed(ctx, t, wrong, errLogin)
 		}
-		if err := s.secondFactor(ctx, t, account, u, in.Code); err != nil {
+		if err := s.secondFactor(ctx, t, r, in.Code); err != nil {
 			return err
 		}
 		if s.cfg.VerifyEmail == VerifyRequired && !u.Verified {
-			p = &Payload{}
-			if _, err := t.resetGuard(ctx, account); err != nil {
-				return err
-			}
-			return s.attempt(ctx, t, account, u.ID, outcomeUnverified)
+			p, err = &Payload{}, s.attempt(ctx, t, account, u.ID, outcomeUnverified)
+		} else {
+			p, err = s.signIn(ctx, t, u, newHash)
 		}
-		p, err = s.signIn(ctx, t, u, newHash)
-		return err
+		if err != nil {
+			return err
+		}
+		return r.forget(ctx, t)
 	})
 	if err != nil {
-		return nil, s.unjudged(ctx, account, err)
+		return nil, err
 	}
 	s.deliverTokens(ctx, p)
 	return p, nil
-}
-
-// unjudged gives a reservation back where err is no answer but a failure of ours.
-func (s *Service) unjudged(ctx context.Context, account string, err error) error {
-	if _, answer := errors.AsType[*record.Error](err); answer {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	return errors.Join(err, s.giveBack(ctx, s.deps.Pool, account))
 }
 
 // checkHash verifies a password. Where its hash is outdated, newHash is one to store.
@@ -146,7 +135,6 @@ func (s *Service) checkHash(ctx context.Context, hash, password string) (newHash
 
 // signIn ends a sign-in that succeeded.
 func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string) (*Payload, error) {
-	account := u.ID.String()
 	p, err := s.startSession(ctx, t, u)
 	if err != nil {
 		return nil, err
@@ -159,10 +147,7 @@ func (s *Service) signIn(ctx context.Context, t tx, u *user, newHash string) (*P
 	if err := s.notice(ctx, t, u); err != nil {
 		return nil, err
 	}
-	if _, err := t.resetGuard(ctx, account); err != nil {
-		return nil, err
-	}
-	if err := s.attempt(ctx, t, account, u.ID, outcomeSuccess); err != nil {
+	if err := s.attempt(ctx, t, u.ID.String(), u.ID, outcomeSuccess); err != nil {
 		return nil, err
 	}
 	return p, t.happened(ctx, LoginSucceeded, u.ID, u.ID, nil)
@@ -220,31 +205,48 @@ func (s *Service) notice(ctx context.Context, t tx, u *user) error {
 	return s.mail(ctx, t, mail.NewDeviceLogin, u.Email, mail.Data{Name: u.Name})
 }
 
+// confirmation is the right password of who is signed in already. It has to be released.
+type confirmation struct {
+	*reservation
+	wrong *record.Error
+}
+
 // confirmPassword checks the password of who is signed in already, under the same guard as a sign-in: a session that
-// was taken over is no way to guess passwords. field names the argument for the error. then runs in the transaction
-// in which the result is written down.
-func (s *Service) confirmPassword(ctx context.Context, u *user, field, password string, then func(context.Context, tx) error) error {
-	account := u.ID.String()
-	if err := s.reserve(ctx, account, u.ID); err != nil {
-		return err
+// was taken over is no way to guess passwords. field names the argument for the error. It is limited for each user, as
+// each call costs a hash.
+func (s *Service) confirmPassword(ctx context.Context, u *user, field, password string) (*confirmation, error) {
+	if err := s.limitKey(ctx, s.cfg.Limits.Sensitive, u.ID.String()); err != nil {
+		return nil, err
 	}
-	_, ok, err := s.checkHash(ctx, u.PasswordHash, password)
+	r, err := s.reserve(ctx, u.ID.String(), u)
 	if err != nil {
-		return s.unjudged(ctx, account, err)
+		return nil, err
 	}
-	if ok { // whatever becomes of the rest
-		if err := s.giveBack(ctx, s.deps.Pool, account); err != nil {
+	c := &confirmation{r, badInput(field, field+": the password is wrong")}
+	ok, _, err := s.deps.Passwords.Verify(ctx, u.PasswordHash, password)
+	if err == nil && !ok {
+		err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error { return c.failed(ctx, t, outcomeWrongPassword, c.wrong) })
+	}
+	if err != nil {
+		c.release(ctx)
+		return nil, err
+	}
+	return c, nil
+}
+
+// inTx runs f in a transaction of the user, whom it locks, unless the password has been changed meanwhile. u is as the
+// user is now.
+func (c *confirmation) inTx(ctx context.Context, f func(ctx context.Context, t tx, u *user) error) error {
+	return c.s.inTx(ctx, c.user.ID, func(ctx context.Context, t tx) error {
+		u, err := locked(ctx, t, c.user.ID)
+		if err != nil {
 			return err
 		}
-		return s.inTx(ctx, u.ID, then)
-	}
-	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
-		if err := s.failed(ctx, t, account, u, outcomeWrongPassword); err != nil {
-			return err
+		if u.PasswordHash != c.user.PasswordHash {
+			return c.wrong
 		}
-		return kept{badInput(field, field+": the password is wrong")}
+		return f(ctx, t, u)
 	})
-	return s.unjudged(ctx, account, err)
 }
 
 // self returns the user who asks.

@@ -70,7 +70,8 @@ func TestRehash(t *testing.T) {
 	b.login(t, "ada")
 }
 
-// TestLoginOutlivesNoReset holds that a sign-in with the old password does not end after a change of it.
+// TestLoginOutlivesNoReset holds that a sign-in with the old password does not end after a change of it, nor one without
+// a second factor after that was turned on.
 func TestLoginOutlivesNoReset(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -78,13 +79,19 @@ func TestLoginOutlivesNoReset(t *testing.T) {
 	u, err := findUser(t.Context(), b.pool, "id = $1", id)
 	require.NoError(t, err)
 	p := b.login(t, "ada")
+	end := func() error {
+		return b.inTx(t.Context(), id, func(ctx context.Context, t tx) error {
+			_, err := b.startSession(ctx, t, u)
+			return err
+		})
+	}
+	require.NoError(t, end())
+	b.exec(t, `UPDATE users SET totp_confirmed_at = now()`)
+	require.ErrorIs(t, end(), errLogin)
+	b.exec(t, `UPDATE users SET totp_confirmed_at = NULL`)
 	_, err = b.ChangePassword(as(*p.Viewer), password, newPassword)
 	require.NoError(t, err)
-	err = b.inTx(t.Context(), id, func(ctx context.Context, t tx) error {
-		_, err := b.startSession(ctx, t, u)
-		return err
-	})
-	require.ErrorIs(t, err, errLogin)
+	require.ErrorIs(t, end(), errLogin)
 }
 
 func TestNewDevice(t *testing.T) {

@@ -3,7 +3,6 @@ package auth
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -33,8 +32,9 @@ const deriveToken = "refresh"
 
 var errRefresh = unauthenticated("the refresh token is not valid: sign in again")
 
-// Refresh gives new tokens for a refresh token: the argument, else the cookie's. Errors: UNAUTHENTICATED where the
-// session has ended or the token is not known, and RATE_LIMITED.
+// Refresh gives new tokens for a refresh token: the argument, else the cookie's, but for a socket: what its upgrade
+// brought may have been used up since. Errors: UNAUTHENTICATED where the session has ended or the token is not known, and
+// RATE_LIMITED.
 func (s *Service) Refresh(ctx context.Context, argument *string) (*Payload, error) {
 	if err := s.cookies.settable(ctx); err != nil {
 		return nil, err
@@ -44,10 +44,11 @@ func (s *Service) Refresh(ctx context.Context, argument *string) (*Payload, erro
 	}
 	var presented string
 	fromCookie := argument == nil || *argument == ""
-	if fromCookie {
-		presented = s.cookies.refreshToken(ctx)
-	} else {
+	switch {
+	case !fromCookie:
 		presented = *argument
+	case !viewer.ClientOf(ctx).Socket:
+		presented = s.cookies.refreshToken(ctx)
 	}
 	if presented == "" {
 		return nil, unauthenticated("there is no refresh token: sign in first")
@@ -66,12 +67,11 @@ func (s *Service) Refresh(ctx context.Context, argument *string) (*Payload, erro
 // rotate uses up a refresh token.
 func (s *Service) rotate(ctx context.Context, parent string) (*Payload, error) {
 	var (
-		salt = make([]byte, 16)
+		salt = randomBytes(16)
 		c    = clientOf(ctx)
 		v    viewer.Viewer
 		ends time.Time
 	)
-	_, _ = rand.Read(salt) // never fails
 	child := token(refreshTokenPrefix, s.deps.Secrets.Derive(deriveToken, []byte(parent), salt))
 	// The actor is set before the session is updated: one part of the statement reads what the other returns.
 	err := s.deps.Pool.QueryRow(ctx, `
@@ -154,7 +154,7 @@ func (s *Service) reused(ctx context.Context, v viewer.Viewer) error {
 				return err
 			}
 		}
-		if err := s.mail(ctx, t, mail.TokenReuse, u.Email, mail.Data{Name: u.Name}); err != nil {
+		if err := s.tryToMail(ctx, t, mail.TokenReuse, u.Email, mail.Data{Name: u.Name}); err != nil {
 			return err
 		}
 		return kept{errRefresh}

@@ -24,12 +24,13 @@ const maxLag = time.Second
 type revocations struct {
 	ttl time.Duration
 
-	mu       sync.RWMutex            // protects what follows
-	complete bool                    // all of the last ttl is here
-	ended    map[uuid.UUID]time.Time // sessions, and when that was learnt
-	roles    map[uuid.UUID]role      // of users
-	watchers map[*watcher]struct{}
-	swept    time.Time
+	mu        sync.RWMutex            // protects what follows
+	complete  bool                    // all of the last ttl is here
+	ended     map[uuid.UUID]time.Time // sessions, and when that was learnt
+	roles     map[uuid.UUID]role      // of users
+	bySession watchers
+	byUser    watchers // the same
+	swept     time.Time
 }
 
 // role is what a user has now; "" for one who is gone.
@@ -44,9 +45,25 @@ type watcher struct {
 	done   chan struct{}
 }
 
+// watchers are found by what may end.
+type watchers map[uuid.UUID]map[*watcher]struct{}
+
+func (m watchers) add(id uuid.UUID, w *watcher) {
+	if m[id] == nil {
+		m[id] = map[*watcher]struct{}{}
+	}
+	m[id][w] = struct{}{}
+}
+
+func (m watchers) remove(id uuid.UUID, w *watcher) {
+	if delete(m[id], w); len(m[id]) == 0 {
+		delete(m, id)
+	}
+}
+
 func newRevocations(ttl time.Duration) *revocations {
 	return &revocations{
-		ttl: ttl, ended: map[uuid.UUID]time.Time{}, roles: map[uuid.UUID]role{}, watchers: map[*watcher]struct{}{}, swept: time.Now(),
+		ttl: ttl, ended: map[uuid.UUID]time.Time{}, roles: map[uuid.UUID]role{}, bySession: watchers{}, byUser: watchers{}, swept: time.Now(),
 	}
 }
 
@@ -73,19 +90,31 @@ func (r *revocations) learn(sessions []uuid.UUID, roles map[uuid.UUID]string) {
 	now := time.Now()
 	for _, id := range sessions {
 		r.ended[id] = now
+		r.tell(r.bySession[id])
 	}
 	for id, name := range roles {
 		r.roles[id] = role{name, now}
-	}
-	for w := range r.watchers {
-		if r.ends(w.viewer) {
-			close(w.done)
-			delete(r.watchers, w)
-		}
+		r.tell(r.byUser[id])
 	}
 	if now.Sub(r.swept) > r.ttl/10 {
 		r.sweep(now)
 	}
+}
+
+// tell tells those whose rights have ended. It wants the lock.
+func (r *revocations) tell(them map[*watcher]struct{}) {
+	for w := range them {
+		if r.ends(w.viewer) {
+			close(w.done)
+			r.forget(w)
+		}
+	}
+}
+
+// forget has w told nothing any more. It wants the lock.
+func (r *revocations) forget(w *watcher) {
+	r.bySession.remove(w.viewer.Session, w)
+	r.byUser.remove(w.viewer.ID, w)
 }
 
 // sweep forgets what no access token can be about any more. It wants the lock.
@@ -228,18 +257,35 @@ func (s *Service) Viewer(ctx context.Context, authorization string) (v viewer.Vi
 		e.Err = err
 		return v, false, &e
 	}
-	v = viewer.Viewer{ID: claims.User, Role: claims.Role, Session: claims.Session}
-	ended, complete := s.revoked.judge(v)
-	if !ended && (!complete || s.deps.Lag == nil || s.deps.Lag() > maxLag) {
-		ended, err = s.endedByRow(ctx, v)
-	}
-	if err != nil {
+	v = viewer.Viewer{ID: claims.User, Role: claims.Role, Session: claims.Session, Until: claims.ExpiresAt}
+	if err := s.ended(ctx, v); err != nil {
 		return viewer.Viewer{}, false, err
 	}
-	if ended {
-		return viewer.Viewer{}, false, errAccess
-	}
 	return v, true, nil
+}
+
+// Check returns UNAUTHENTICATED where v, whom Viewer returned some time ago, may ask no more: the access token has expired,
+// or v's rights have ended. It reads memory alone as long as the log is not behind.
+func (s *Service) Check(ctx context.Context, v viewer.Viewer) error {
+	if !v.Until.IsZero() && !s.deps.Clock().Before(v.Until) {
+		return errAccess
+	}
+	return s.ended(ctx, v)
+}
+
+// ended returns UNAUTHENTICATED where v's rights have ended, by the log where that is not behind, else by the row.
+func (s *Service) ended(ctx context.Context, v viewer.Viewer) error {
+	ended, complete := s.revoked.judge(v)
+	if !ended && (!complete || s.deps.Lag == nil || s.deps.Lag() > maxLag) {
+		var err error
+		if ended, err = s.endedByRow(ctx, v); err != nil {
+			return err
+		}
+	}
+	if ended {
+		return errAccess
+	}
+	return nil
 }
 
 // endedByRow asks the database whether v's rights have ended.
@@ -263,10 +309,11 @@ func (s *Service) Watch(v viewer.Viewer) (revoked <-chan struct{}, stop func()) 
 		close(w.done)
 		return w.done, func() {}
 	}
-	r.watchers[w] = struct{}{}
+	r.bySession.add(v.Session, w)
+	r.byUser.add(v.ID, w)
 	return w.done, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.watchers, w)
+		r.forget(w)
 	}
 }

@@ -104,7 +104,8 @@ func TestRevocationReachesOtherNodes(t *testing.T) {
 		<-gone
 		stop()
 	}
-	require.Empty(t, other.revoked.watchers)
+	require.Empty(t, other.revoked.bySession)
+	require.Empty(t, other.revoked.byUser)
 }
 
 // TestLoad holds that a node that starts knows what was revoked before, without asking the database.
@@ -189,6 +190,34 @@ func TestViewer(t *testing.T) {
 	refused(t, asks(b.Service, &Payload{AccessToken: &token}), record.Unauthenticated)
 }
 
+// TestCheck holds that who was let in is asked again, as a socket does, without the token.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	p := b.login(t, "ada")
+	v, _, err := b.Viewer(plain(), "Bearer "+*p.AccessToken)
+	require.NoError(t, err)
+	require.Equal(t, *p.ExpiresAt, v.Until)
+	lag := time.Duration(0)
+	s := b.node(t)
+	s.deps.Lag = func() time.Duration { return lag }
+	s.Deliver(t.Context(), changelog.Batch{})
+	b.advance(14 * time.Minute)
+	require.NoError(t, s.Check(plain(), v))
+	b.advance(v.Until.Sub(b.clock()))
+	refused(t, s.Check(plain(), v), record.Unauthenticated)
+	v.Until = time.Time{} // without an end
+	require.NoError(t, s.Check(plain(), v))
+
+	_, err = b.Logout(as(v))
+	require.NoError(t, err)
+	refused(t, b.Check(plain(), v), record.Unauthenticated)
+	require.NoError(t, s.Check(plain(), v), "it goes by the log")
+	lag = 2 * maxLag
+	refused(t, s.Check(plain(), v), record.Unauthenticated)
+}
+
 // TestForget holds that what no access token can be about any more takes no memory.
 func TestForget(t *testing.T) {
 	t.Parallel()
@@ -201,6 +230,19 @@ func TestForget(t *testing.T) {
 	r.sweep(time.Now().Add(61 * time.Second))
 	require.Empty(t, r.ended)
 	require.Empty(t, r.roles)
+}
+
+// BenchmarkLearn is a session that ends while 100,000 others are watched.
+func BenchmarkLearn(b *testing.B) {
+	r := newRevocations(time.Minute)
+	s := &Service{revoked: r}
+	for range 100_000 {
+		_, stop := s.Watch(viewer.Viewer{ID: uuid.New(), Role: viewer.User, Session: uuid.New()})
+		defer stop()
+	}
+	for b.Loop() {
+		r.sessions(uuid.New())
+	}
 }
 
 func BenchmarkViewer(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,30 +20,27 @@ const sealTOTP = "totp"
 
 // secondFactor checks the second factor of a user who has one, after the password. What it refuses is a failure as a
 // wrong password is; a code that is merely missing is none.
-func (s *Service) secondFactor(ctx context.Context, t tx, account string, u *user, code *string) error {
-	if !u.SecondFactor {
+func (s *Service) secondFactor(ctx context.Context, t tx, r *reservation, code *string) error {
+	if !r.user.SecondFactor {
 		return nil
 	}
 	if code == nil || *code == "" {
-		if err := s.giveBack(ctx, t, account); err != nil {
-			return err
-		}
-		if err := s.attempt(ctx, t, account, u.ID, outcomeCodeRequired); err != nil {
+		if err := s.attempt(ctx, t, r.account, r.user.ID, outcomeCodeRequired); err != nil {
 			return err
 		}
 		return kept{unauthenticated("a second factor is needed", "code")}
 	}
-	ok, err := s.useCode(ctx, t, u.ID, *code)
+	if _, err := locked(ctx, t, r.user.ID); err != nil {
+		return err
+	}
+	ok, err := s.useCode(ctx, t, r.user.ID, *code)
 	if err != nil || ok {
 		return err
 	}
-	if err := s.failed(ctx, t, account, u, outcomeWrongCode); err != nil {
-		return err
-	}
-	return kept{unauthenticated("the second factor is wrong", "code")}
+	return r.failed(ctx, t, outcomeWrongCode, unauthenticated("the second factor is wrong", "code"))
 }
 
-// useCode uses up a code of the user's authenticator, or a backup code.
+// useCode uses up a code of the authenticator of a user who is locked, or a backup code.
 func (s *Service) useCode(ctx context.Context, t tx, id uuid.UUID, code string) (bool, error) {
 	a, err := s.authenticator(ctx, t, id)
 	if err != nil || a == nil || !a.confirmed {
@@ -71,15 +69,19 @@ func (s *Service) useCode(ctx context.Context, t tx, id uuid.UUID, code string) 
 type authenticator struct {
 	secret    []byte
 	confirmed bool
+	lapsed    bool // it was not confirmed in time
 	lastStep  int
 }
 
-// authenticator reads the user's, nil where there is none, and locks it.
+// enrollmentTTL is how long after EnrollTotp an authenticator can be confirmed.
+const enrollmentTTL = 15 * time.Minute
+
+// authenticator reads that of a user who is locked, nil where there is none.
 func (s *Service) authenticator(ctx context.Context, t tx, id uuid.UUID) (*authenticator, error) {
 	var a authenticator
 	var sealed []byte
-	err := t.QueryRow(ctx, `SELECT secret, confirmed_at IS NOT NULL, last_step FROM authenticators WHERE user_id = $1 FOR UPDATE`, id).
-		Scan(&sealed, &a.confirmed, &a.lastStep)
+	err := t.QueryRow(ctx, `SELECT secret, confirmed_at IS NOT NULL, confirmed_at IS NULL AND updated_at <= now() - $2::interval, last_step
+		FROM authenticators WHERE user_id = $1`, id, enrollmentTTL).Scan(&sealed, &a.confirmed, &a.lapsed, &a.lastStep)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -93,14 +95,19 @@ func (s *Service) authenticator(ctx context.Context, t tx, id uuid.UUID) (*authe
 }
 
 // EnrollTotp makes a secret for an authenticator, given the password: who took a session over must not lock its owner out.
-// It is of use once ConfirmTotp has seen a code of it; until then another call makes another one.
+// It is of use once ConfirmTotp has seen a code of it, within 15 min; until then another call makes another one.
 func (s *Service) EnrollTotp(ctx context.Context, password string) (*TotpEnrollment, error) {
 	u, err := s.self(ctx)
 	if err != nil {
 		return nil, err
 	}
+	c, err := s.confirmPassword(ctx, u, "password", password)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(ctx)
 	secret := NewTOTP()
-	err = s.confirmPassword(ctx, u, "password", password, func(ctx context.Context, t tx) error {
+	err = c.inTx(ctx, func(ctx context.Context, t tx, u *user) error {
 		tag, err := t.Exec(ctx, `
 			INSERT INTO authenticators AS a (id, user_id, secret) VALUES ($1, $2, $3)
 			ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, last_step = 0 WHERE a.confirmed_at IS NULL`,
@@ -125,26 +132,34 @@ func (s *Service) EnrollTotp(ctx context.Context, password string) (*TotpEnrollm
 var errSecondFactor = &record.Error{Code: record.AlreadyExists, Message: "there is a second factor already: disable it first"}
 
 // ConfirmTotp turns the second factor on, given a code of the new authenticator, and returns the backup codes: they are
-// shown this once.
+// shown this once. A wrong code is a failure as at a sign-in.
 func (s *Service) ConfirmTotp(ctx context.Context, code string) ([]string, error) {
 	u, err := s.self(ctx)
 	if err != nil {
 		return nil, err
 	}
+	r, err := s.reserve(ctx, u.ID.String(), u)
+	if err != nil {
+		return nil, err
+	}
+	defer r.release(ctx)
 	codes := NewBackupCodes()
 	err = s.inTx(ctx, u.ID, func(ctx context.Context, t tx) error {
+		if u, err = locked(ctx, t, u.ID); err != nil {
+			return err
+		}
 		a, err := s.authenticator(ctx, t, u.ID)
 		switch {
 		case err != nil:
 			return err
-		case a == nil:
+		case a == nil || a.lapsed:
 			return badInput("code", "there is no authenticator to confirm: enroll one first")
 		case a.confirmed:
 			return errSecondFactor
 		}
 		step, ok := CheckTOTP(a.secret, code, s.deps.Clock(), a.lastStep)
 		if !ok {
-			return badInput("code", "the code is wrong")
+			return r.failed(ctx, t, outcomeWrongCode, badInput("code", "the code is wrong"))
 		}
 		hashes := make([][]byte, len(codes))
 		ids := make([]uuid.UUID, len(codes))
@@ -182,37 +197,68 @@ func (s *Service) DisableTotp(ctx context.Context, password, code string) (bool,
 	if err != nil {
 		return false, err
 	}
-	if !u.SecondFactor {
-		return false, badInput("code", "there is no second factor")
+	c, err := s.confirmPassword(ctx, u, "password", password)
+	if err != nil {
+		return false, err
 	}
-	err = s.confirmPassword(ctx, u, "password", password, func(ctx context.Context, t tx) error {
+	defer c.release(ctx)
+	err = c.inTx(ctx, func(ctx context.Context, t tx, u *user) error {
+		if !u.SecondFactor {
+			return badInput("code", "there is no second factor")
+		}
 		ok, err := s.useCode(ctx, t, u.ID, code)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			// The reservation was given back with the right password: it is taken again.
-			if _, err := t.Exec(ctx, `UPDATE login_guards SET failures = failures + 1 WHERE account = $1`, u.ID.String()); err != nil {
-				return fmt.Errorf("count a failure: %w", err)
-			}
-			if err := s.failed(ctx, t, u.ID.String(), u, outcomeWrongCode); err != nil {
-				return err
-			}
-			return kept{badInput("code", "the code is wrong")}
+			return c.failed(ctx, t, outcomeWrongCode, badInput("code", "the code is wrong"))
 		}
-		for _, sql := range []string{
-			`DELETE FROM authenticators WHERE user_id = $1`,
-			`DELETE FROM backup_codes WHERE user_id = $1`,
-			`UPDATE users SET totp_confirmed_at = NULL WHERE id = $1`,
-		} {
-			if _, err := t.Exec(ctx, sql, u.ID); err != nil {
-				return fmt.Errorf("disable second factor: %w", err)
-			}
-		}
-		if err := t.happened(ctx, TwoFactorDisabled, u.ID, u.ID, nil); err != nil {
-			return err
-		}
-		return s.mail(ctx, t, mail.TwoFactorChanged, u.Email, mail.Data{Name: u.Name, Change: "turned off"})
+		return s.removeSecondFactor(ctx, t, u, u.ID)
 	})
 	return err == nil, err
+}
+
+// removeSecondFactor turns the second factor of a user who is locked off, and tells them. An authenticator that was not
+// confirmed goes without a word.
+func (s *Service) removeSecondFactor(ctx context.Context, t tx, u *user, actor uuid.UUID) error {
+	for _, sql := range []string{
+		`DELETE FROM authenticators WHERE user_id = $1`,
+		`DELETE FROM backup_codes WHERE user_id = $1`,
+		`UPDATE users SET totp_confirmed_at = NULL WHERE id = $1 AND totp_confirmed_at IS NOT NULL`,
+	} {
+		if _, err := t.Exec(ctx, sql, u.ID); err != nil {
+			return fmt.Errorf("remove second factor: %w", err)
+		}
+	}
+	if !u.SecondFactor {
+		return nil
+	}
+	if err := t.happened(ctx, TwoFactorDisabled, u.ID, actor, nil); err != nil {
+		return err
+	}
+	return s.mail(ctx, t, mail.TwoFactorChanged, u.Email, mail.Data{Name: u.Name, Change: "turned off"})
+}
+
+// ResetTwoFactor turns the second factor of a user off who has lost it, for administrators, and returns the user's id. Their
+// own they turn off by DisableTotp, with a code: FORBIDDEN.
+func (s *Service) ResetTwoFactor(ctx context.Context, id record.ID) (record.ID, error) {
+	v, err := administrator(ctx)
+	if err != nil {
+		return record.ID{}, err
+	}
+	user, err := userID(id)
+	if err != nil {
+		return record.ID{}, err
+	}
+	if user == v.ID {
+		return record.ID{}, &record.Error{Code: record.Forbidden, Message: "your own second factor is turned off with a code: use disableTotp"}
+	}
+	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
+		u, err := locked(ctx, t, user)
+		if err != nil {
+			return err
+		}
+		return s.removeSecondFactor(ctx, t, u, v.ID)
+	})
+	return globalID(user), err
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -77,9 +76,8 @@ func derive(key []byte, purpose string, message [][]byte) []byte {
 // bound to, such as the id of its row, is not in the result and must be the same at Open.
 func (s *Secrets) Seal(purpose string, plain, bound []byte) []byte {
 	aead := newAEAD(s.keys[0], purpose)
-	sealed := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plain)+aead.Overhead())
-	_, _ = rand.Read(sealed) // never fails: it crashes the program instead
-	return aead.Seal(sealed, sealed, plain, bound)
+	nonce := randomBytes(aead.NonceSize())
+	return aead.Seal(nonce, nonce, plain, bound)
 }
 
 // errSealed says no more, since there is nothing more to know.

@@ -78,19 +78,20 @@ type Config struct {
 	// RevertTTL is how long a change of address can be taken back by mail. Default 7 days.
 	RevertTTL time.Duration
 
-	// Limits of operations, for each client address.
+	// Limits of operations.
 	Limits Limits
 }
 
-// Limits are the operations' limits. The zero value of each is its default.
+// Limits are the operations' limits, for each client address but for Sensitive. The zero value of each is its default.
 type Limits struct {
-	Login    ratelimit.Limit // 5 a minute
-	Register ratelimit.Limit // 3 an hour
-	Forgot   ratelimit.Limit // 3 an hour
-	Reset    ratelimit.Limit // 5 an hour
-	Verify   ratelimit.Limit // 5 an hour
-	Resend   ratelimit.Limit // 3 an hour
-	Refresh  ratelimit.Limit // 30 a minute
+	Login     ratelimit.Limit // 5 a minute
+	Register  ratelimit.Limit // 3 an hour
+	Forgot    ratelimit.Limit // 3 an hour
+	Reset     ratelimit.Limit // 5 an hour
+	Verify    ratelimit.Limit // 5 an hour
+	Resend    ratelimit.Limit // 3 an hour
+	Refresh   ratelimit.Limit // 30 a minute
+	Sensitive ratelimit.Limit // 10 a minute, for each user: what takes the password of who is signed in
 }
 
 func (l *Limits) withDefaults() {
@@ -107,6 +108,7 @@ func (l *Limits) withDefaults() {
 		{&l.Verify, "verify", 5, time.Hour},
 		{&l.Resend, "resend", 3, time.Hour},
 		{&l.Refresh, "refresh", 30, time.Minute},
+		{&l.Sensitive, "sensitive", 10, time.Minute},
 	} {
 		d.limit.Name = cmp.Or(d.limit.Name, d.name)
 		d.limit.Quota = cmp.Or(d.limit.Quota, d.quota)

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -24,9 +23,7 @@ const (
 
 // newToken returns a token of 256 random bits.
 func newToken(prefix string) string {
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails: it crashes the program instead
-	return token(prefix, b)
+	return token(prefix, randomBytes(32))
 }
 
 func token(prefix string, b []byte) string { return prefix + base64.RawURLEncoding.EncodeToString(b) }
@@ -41,13 +38,13 @@ func hash(token string) []byte {
 const tooMany = "too_many_sessions"
 
 // startSession signs u in, on the transaction. It locks the user's row: a sign-in that began before a change of the
-// password does not outlive that, and there are never too many sessions.
+// password or of the second factor does not outlive that, and there are never too many sessions.
 func (s *Service) startSession(ctx context.Context, t tx, u *user) (*Payload, error) {
 	now, err := locked(ctx, t, u.ID)
 	if err != nil {
 		return nil, err
 	}
-	if now.PasswordHash != u.PasswordHash {
+	if now.PasswordHash != u.PasswordHash || now.SecondFactor != u.SecondFactor {
 		return nil, errLogin
 	}
 	var (
@@ -85,6 +82,7 @@ func (s *Service) payload(v viewer.Viewer, refresh string, ends time.Time) (*Pay
 	if ends = ends.UTC().Truncate(time.Second); ends.Before(expires) && ends.After(issued) {
 		expires = ends
 	}
+	v.Until = expires
 	access, err := s.deps.Keys.Sign(Claims{User: v.ID, Session: v.Session, Role: v.Role, IssuedAt: issued, ExpiresAt: expires})
 	if err != nil {
 		return nil, err

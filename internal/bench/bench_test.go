@@ -146,7 +146,7 @@ func BenchmarkRequest(b *testing.B) {
 				c, err := dial(addr)
 				require.NoError(b, err)
 				defer c.close()
-				tokens, err := d.signIn(addr)
+				tokens, err := d.signIn()
 				require.NoError(b, err)
 				random := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // no secrets
 				for b.Loop() {

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"runtime"
 	"slices"
-	"strings"
 
 	"godstack/internal/app"
 )
@@ -72,12 +71,12 @@ func startHere(ctx context.Context, d *data, target int, rules bool, url string)
 		return startBaseline(ctx, url)
 	}
 	a, err := app.Start(ctx, app.Config{
-		DatabaseURL: url, Addr: "127.0.0.1:0", JWTKeys: d.keys.jwt, SecretKeys: d.keys.secret, RateLimit: rateLimit, Unrestricted: !rules,
+		DatabaseURL: url, Addr: "127.0.0.1:0", PublicURL: publicURL, JWTKeys: d.keys.jwt, SecretKeys: d.keys.secret, RateLimit: rateLimit, Unrestricted: !rules,
 	})
 	if err != nil {
 		return "", nil, err
 	}
-	return strings.TrimPrefix(a.URL(), "http://"), a.Close, nil
+	return a.Addr().String(), a.Close, nil
 }
 
 func countOne(d *data, w *wire, op *operation, target int, addr string) (counts, error) {
@@ -86,7 +85,7 @@ func countOne(d *data, w *wire, op *operation, target int, addr string) (counts,
 		return counts{}, err
 	}
 	defer c.close()
-	tokens, err := d.signIn(addr)
+	tokens, err := d.signIn()
 	if err != nil {
 		return counts{}, err
 	}

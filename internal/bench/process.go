@@ -25,7 +25,7 @@ type process struct {
 // servers are the two that are compared, by target.
 type servers [2]*process
 
-var printedAddress = regexp.MustCompile(`http://([^/\s]+)`)
+var printedAddress = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 
 // launch starts a server and returns once it has printed its address.
 func launch(path, role, app string, environ ...string) (*process, error) {
@@ -41,8 +41,7 @@ func launch(path, role, app string, environ ...string) (*process, error) {
 		return nil, err
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if m := printedAddress.FindStringSubmatch(line); m != nil {
-		p.addr = m[1]
+	if p.addr = printedAddress.FindString(line); p.addr != "" {
 		go func() { _, _ = io.Copy(io.Discard, stdout) }()
 		return p, nil
 	}
@@ -98,7 +97,7 @@ func startBoth(ctx context.Context, cfg config, d *data, url string) (s servers,
 	for i := range starts {
 		began := time.Now()
 		s[godstack], err = launch(program, role, "godstack",
-			"ENV=production", "ADDR=127.0.0.1:0", "LOG_LEVEL="+cfg.logLevel, databaseURL+"="+url,
+			"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL="+publicURL, "LOG_LEVEL="+cfg.logLevel, databaseURL+"="+url,
 			jwtKeys+"="+d.keys.jwt, secretKeys+"="+d.keys.secret, fmt.Sprintf("RATE_LIMIT=%d", rateLimit))
 		if err != nil {
 			return s, nil, err
@@ -115,7 +114,7 @@ func startBoth(ctx context.Context, cfg config, d *data, url string) (s servers,
 			}
 		}
 	}
-	if s[godstack].tokens, err = d.signIn(s[godstack].addr); err != nil {
+	if s[godstack].tokens, err = d.signIn(); err != nil {
 		return s, nil, err
 	}
 	s[baseline], err = launch(self, roleBaseline, roleBaseline, databaseURL+"="+url)

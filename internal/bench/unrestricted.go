@@ -25,12 +25,12 @@ func godstackMain(ctx context.Context, rules bool, stdout io.Writer) error {
 		return fmt.Errorf("LOG_LEVEL: %w", err)
 	}
 	a, err := app.Start(ctx, app.Config{
-		DatabaseURL: os.Getenv(databaseURL), Addr: os.Getenv("ADDR"), JWTKeys: os.Getenv(jwtKeys), SecretKeys: os.Getenv(secretKeys),
+		DatabaseURL: os.Getenv(databaseURL), Addr: os.Getenv("ADDR"), PublicURL: publicURL, JWTKeys: os.Getenv(jwtKeys), SecretKeys: os.Getenv(secretKeys),
 		RateLimit: rateLimit, Unrestricted: !rules, Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, a.URL())
+	fmt.Fprintln(stdout, a.Addr())
 	return a.Wait()
 }

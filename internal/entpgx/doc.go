@@ -1,8 +1,8 @@
 // Package entpgx runs ent on a pgxpool, without database/sql between them.
 //
 // Open gives ent's driver, Driver.Begin a transaction that serves ent, hand-written SQL and every library that takes a
-// pgx.Tx alike, WithSetting a transaction-local setting for whatever runs with a context, and UpdateOne ent's update of
-// one record as one statement.
+// pgx.Tx alike, WithSetting a transaction-local setting for whatever runs with a context, WithChecks statements before and
+// after one that undo it by failing, and UpdateOne ent's update of one record as one statement.
 //
 // Guarantees, each with the tests that hold it:
 //
@@ -18,12 +18,14 @@
 //   - A setting is sent in the statement's own round trip and never outlives it on the connection
 //     (TestSettingIsLocal, TestSettingIsOneRoundTrip); what fails only at the implicit commit is reported
 //     (TestSettingReportsCommitError).
+//   - A statement and its checks are done together or not at all, in one round trip (TestChecks, TestChecksAreOneRoundTrip);
+//     a Tx ignores checks (TestTxIgnoresChecks).
 //   - A cancelled statement returns an error that is context.Canceled and leaves the pool healthy (TestConformance/cancel).
 //   - UpdateOne gives ent's own result in one statement for every update that UpdateFits accepts (TestUpdateOne).
 //
 // Limits:
 //
-//   - The first statement of a Tx, and those sent with settings, are single statements, as everywhere in the extended
+//   - The first statement of a Tx, and those sent with settings or checks, are single statements, as everywhere in the extended
 //     protocol.
 //   - A goroutine that holds rows of a Tx open must not run another statement on it.
 //   - ent's Schema.Create needs database/sql and is refused with ErrSchemaCreate (TestSchemaCreate).

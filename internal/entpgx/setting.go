@@ -41,7 +41,7 @@ type aroundKey struct{}
 
 // WithChecks returns a context in which every statement outside a transaction runs between two others, in one round trip and
 // one transaction; each may be nil. Where one of the three fails, nothing was done, and its error is returned. What the checks
-// answer is dropped. A Tx ignores them.
+// answer is dropped. What UpdateOne sets for its statement, the first does not see. A Tx ignores them.
 func WithChecks(ctx context.Context, before, after *Statement) context.Context {
 	return context.WithValue(ctx, aroundKey{}, around{before, after})
 }

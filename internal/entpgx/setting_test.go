@@ -7,6 +7,8 @@ import (
 
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
+	"entgo.io/ent/schema/field"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -112,4 +114,127 @@ func TestSettingThatFails(t *testing.T) {
 	good := WithSetting(t.Context(), "app.actor", "ann")
 	_, err := b.drv.SQL().Exec(good, "select 1", pgx.QueryExecModeExec)
 	require.ErrorContains(t, err, "options")
+}
+
+// unless is a check that fails where the condition does not hold.
+func unless(cond string, args ...any) *Statement {
+	return &Statement{"select 1 / case when " + cond + " then 1 else 0 end", args}
+}
+
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	var (
+		empty = unless("(select count(*) from things where name = 'b') = 0")
+		full  = unless("(select count(*) from things where name = $1) > 0", "b")
+		actor = unless("current_setting('app.actor', true) = 'ann'")
+	)
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		for name, write := range map[string]func(context.Context, *bundle, uuid.UUID) error{
+			"exec": func(ctx context.Context, b *bundle, id uuid.UUID) error {
+				_, err := b.drv.SQL().Exec(ctx, "update things set name = 'b' where id = $1", id)
+				return err
+			},
+			"query": func(ctx context.Context, b *bundle, id uuid.UUID) error {
+				name, err := read[string](ctx, b.drv, "update things set name = 'b' where id = $1 returning name", id)
+				require.True(t, err != nil || name == "b")
+				return err
+			},
+			"update one": func(ctx context.Context, b *bundle, id uuid.UUID) error {
+				var got thing
+				spec := updateSpec(id)
+				got.scanInto(spec)
+				spec.SetField("name", field.TypeString, "b")
+				err := UpdateOne(ctx, b.drv, spec)
+				require.True(t, err != nil || got.Name == "b")
+				return err
+			},
+		} {
+			t.Run(name+" "+mode.String(), func(t *testing.T) {
+				t.Parallel()
+				b := setup(t, one, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode })
+				for i, c := range []struct {
+					before, after *Statement
+					ok            bool
+				}{
+					{nil, nil, true},
+					{empty, nil, true},
+					{nil, full, true},
+					{empty, full, true},
+					{full, nil, false},
+					{full, full, false},
+					{nil, empty, false},
+					{empty, empty, false},
+				} {
+					for _, set := range []bool{false, true} {
+						id := uuid.New()
+						create(t, b.drv, id, fieldSpec("name", "a"))
+						ctx := t.Context()
+						if set {
+							ctx = WithSetting(ctx, "app.actor", "ann")
+						}
+						err := write(WithChecks(ctx, c.before, c.after), b, id)
+						if c.ok {
+							require.NoError(t, err, i)
+						} else {
+							var pg *pgconn.PgError
+							require.ErrorAs(t, err, &pg, i)
+							require.Equal(t, "22012", pg.Code, i)
+						}
+						got, err := read[string](t.Context(), b.drv, "delete from things where id = $1 returning name", id)
+						require.NoError(t, err)
+						require.Equal(t, map[bool]string{true: "b", false: "a"}[c.ok], got, i)
+						b.idle(t)
+					}
+				}
+				// What follows the statement has its settings.
+				id := uuid.New()
+				create(t, b.drv, id, fieldSpec("name", "a"))
+				require.Error(t, write(WithChecks(t.Context(), nil, actor), b, id))
+				require.NoError(t, write(WithChecks(WithSetting(t.Context(), "app.actor", "ann"), nil, actor), b, id))
+				// Where the statement itself fails, its error is the one that is told.
+				create(t, b.drv, uuid.New(), fieldSpec("name", "a"))
+				_, err := b.drv.SQL().Exec(WithChecks(t.Context(), full, full), "update things set name = 'b'")
+				require.True(t, sqlgraph.IsUniqueConstraintError(err), "%v", err)
+				b.idle(t)
+			})
+		}
+	}
+}
+
+func TestChecksAreOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	b := setup(t, one)
+	id := uuid.New()
+	create(t, b.drv, id, fieldSpec("name", "a"))
+	check := unless("(select count(*) from things where name = $1) > 0", "a")
+	ctx := WithChecks(WithSetting(t.Context(), "app.actor", "ann"), check, check)
+	run := func() int64 {
+		before := b.writes.Load()
+		_, err := b.drv.SQL().Exec(ctx, "update things set n = 1")
+		require.NoError(t, err)
+		_, err = read[int](ctx, b.drv, "update things set n = 1 returning n")
+		require.NoError(t, err)
+		spec := updateSpec(id)
+		new(thing).scanInto(spec)
+		spec.SetField("n", field.TypeInt, 2)
+		require.NoError(t, UpdateOne(ctx, b.drv, spec))
+		return b.writes.Load() - before
+	}
+	run() // prepares the statements
+	require.Equal(t, int64(3), run())
+}
+
+func TestTxIgnoresChecks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	never := unless("false")
+	ctx := WithChecks(WithSetting(t.Context(), "app.actor", "ann"), never, never)
+	tx := b.begin(t, ctx)
+	_, err := tx.PGX().Exec(ctx, "insert into owners values ($1, current_setting('app.actor'))", uid)
+	require.NoError(t, err)
+	got, err := read[string](ctx, tx, "select name from owners")
+	require.NoError(t, err)
+	require.Equal(t, "ann", got)
+	require.NoError(t, tx.Commit())
+	require.Equal(t, 1, b.count(t, "owners"))
 }

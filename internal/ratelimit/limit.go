@@ -65,8 +65,11 @@ func Address(a netip.Addr) string {
 	return network(a).String()
 }
 
+// Plain is a in the form that prefixes contain: IPv4 as such, and without a zone, which is a name of this machine's.
+func Plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
 func network(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
+	a = Plain(a)
 	if a.Is6() {
 		p, _ := a.Prefix(64) // 64 bits there are
 		a = p.Addr()

@@ -66,13 +66,14 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 	}
 	need := s.toSet(v)
 	var n Node
+	may := s.allowed(who, need)
 	c := checks{s.checkIDs(who, v, InUpdate), s.checkMoved(who, key, v)}
 	err = s.engine.write(ctx, s.oneStatement(v), c, func(wctx context.Context, drv dialect.Driver) (err error) {
-		if len(v.Links) > 0 { // which ent writes in statements of their own
+		if may != nil && len(v.Links) > 0 { // which ent writes in statements of their own
 			err = s.lock(wctx, drv, who, need, key, expectedVersion)
 		}
 		if err == nil {
-			n, err = s.model.Update(wctx, drv, key, expectedVersion, v, s.allowed(who, need))
+			n, err = s.model.Update(wctx, drv, key, expectedVersion, v, may)
 		}
 		if errors.Is(err, ErrNoRow) {
 			err = s.conflict(ctx, entity.Update, need, key, expectedVersion)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"godstack/internal/ratelimit"
 	"godstack/internal/viewer"
 )
 
@@ -63,7 +64,7 @@ func (s *Server) peer(r *http.Request) (a netip.Addr, trusted bool) {
 	if err != nil {
 		return netip.Addr{}, false
 	}
-	a = plain(p.Addr())
+	a = ratelimit.Plain(p.Addr())
 	return a, s.trusts(a)
 }
 
@@ -80,22 +81,19 @@ func (s *Server) trusts(a netip.Addr) bool {
 // [2001:db8::1]:80.
 func parseHop(s string) (netip.Addr, bool) {
 	if a, err := netip.ParseAddr(s); err == nil {
-		return plain(a), true
+		return ratelimit.Plain(a), true
 	}
 	if p, err := netip.ParseAddrPort(s); err == nil {
-		return plain(p.Addr()), true
+		return ratelimit.Plain(p.Addr()), true
 	}
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		if inner, ok = strings.CutSuffix(inner, "]"); ok {
 			a, err := netip.ParseAddr(inner)
-			return plain(a), err == nil && a.Is6()
+			return ratelimit.Plain(a), err == nil && a.Is6()
 		}
 	}
 	return netip.Addr{}, false
 }
-
-// plain is a in the form that prefixes contain: IPv4 as such, and without a zone, which is a name of this machine's.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // signIn asks who presents this authorization, and returns the context in which that viewer asks.
 func (s *Server) signIn(ctx context.Context, authorization string) (_ context.Context, v viewer.Viewer, signedIn bool, err error) {

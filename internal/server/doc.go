@@ -10,7 +10,8 @@
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread.
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
 //   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with
-//     4403 when the session ends that it was opened for; nothing is sent or executed from then on.
+//     4403 when the session ends that it was opened for, or the access token expires; nothing is sent or executed from
+//     then on. Before each operation it is checked that they have not.
 //   - The [viewer.Client] is in the context before anybody is asked for the viewer. Its address is the peer's, or the
 //     one that trusted proxies name, never one that a client made up.
 //   - Where a cookie can sign in, no request of another origin is executed that may change something, unless the

@@ -74,6 +74,8 @@ func translatePostgres(pg *pgconn.PgError) *record.Error {
 	// Canceled, lock not available, starting up, a statement before it failed: rolled back, or never begun.
 	case "57014", "55P03", "57P03", "25P02":
 		return unavailable(pg, time.Second)
+	case "GS409": // users_last_administrator
+		return &record.Error{Code: record.Forbidden, Message: "the last administrator stays one", Err: pg}
 	case "57P01", "57P02", "25006": // shut down, crashed, read-only after a promotion
 		return unavailable(pg, 0)
 	case "22021", "22P05": // a byte or a character that Postgres cannot store

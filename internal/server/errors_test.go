@@ -54,6 +54,7 @@ func TestEveryErrorHasACodeOfTheTable(t *testing.T) {
 		{"network", &net.OpError{Op: "read", Err: errors.New("reset")}, "UNAVAILABLE", "temporarily unavailable", nil},
 		{"bad encoding", pg("22021"), "BAD_USER_INPUT", "text contains a character that cannot be stored", nil},
 		{"untranslatable character", pg("22P05"), "BAD_USER_INPUT", "text contains a character that cannot be stored", nil},
+		{"last administrator", pg("GS409"), "FORBIDDEN", "the last administrator stays one", nil},
 		{"other of postgres", pg("42P01"), "INTERNAL", "internal error", nil},
 		{"nonsense of postgres", pg(""), "INTERNAL", "internal error", nil},
 	} {

@@ -30,6 +30,9 @@ const (
 // mostErrors is how many errors of validation are told: each wrong token can make one, forty times its length.
 const mostErrors = 20
 
+// longestLoggedName is how much of an operation's name the access log has, in bytes.
+const longestLoggedName = 100
+
 // httpTransport is GraphQL over HTTP, by GET (queries alone) and POST. Of gqlgen's own transports this keeps
 // neither the unbounded body nor its echo in errors, nor the `data: null` beside an error that came before
 // execution.
@@ -65,9 +68,10 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 	if r.Method == http.MethodGet {
 		// Nobody's answers are public, and a cache tells them from somebody's.
 		w.Header().Add("Vary", "Authorization, Cookie")
-		if signedIn {
+		switch {
+		case signedIn:
 			w.Header()["Cache-Control"] = privateNoStore
-		} else {
+		case refused == nil:
 			w.Header().Del("Cache-Control")
 		}
 	}
@@ -86,7 +90,8 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 		t.refuse(w, r, http.StatusUnauthorized, refused)
 		return
 	}
-	requestFrom(ctx).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + op.Operation.Name)
+	name := op.Operation.Name // of ASCII alone
+	requestFrom(ctx).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + name[:min(len(name), longestLoggedName)])
 	switch {
 	case op.Operation.Operation == ast.Subscription:
 		t.refuse(w, r, http.StatusBadRequest, badRequest("subscriptions need a WebSocket"))

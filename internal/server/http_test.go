@@ -229,6 +229,9 @@ func TestTheAccessLog(t *testing.T) {
 
 	b.do(t, get(t, url.Values{"query": {"{ ok(hidden: 1) }"}}))
 	require.NotContains(t, b.log.String(), "hidden", "a GET's document is not part of the path")
+
+	b.query(t, `query `+strings.Repeat("n", 300)+` { ok }`, nil)
+	require.Equal(t, "query "+strings.Repeat("n", 100), b.log.entries(t, "request")[2]["operation"])
 }
 
 func TestRoutes(t *testing.T) {

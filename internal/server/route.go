@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"time"
 
 	"godstack/internal/record"
 	"godstack/internal/viewer"
@@ -16,9 +17,28 @@ func (s *Server) route(next http.Handler) http.Handler {
 			s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(&flowing{ResponseWriter: w, timeout: s.writeTimeout}, r.WithContext(ctx))
 	})
 }
+
+// flowing is an answer that may take as long as it likes, as an export does, while each piece of it goes out within a
+// time.
+type flowing struct {
+	http.ResponseWriter
+	timeout  time.Duration
+	extended time.Time
+}
+
+func (w *flowing) Write(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(w.extended) > w.timeout/4 {
+		w.extended = now
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.timeout)) // where there is a connection
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *flowing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // limited counts requests by the client's address. Where nobody knows it, or how many there were, requests pass: a
 // limiter that fails must not end the service.

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -231,4 +233,62 @@ func TestTheLogHasNoSecrets(t *testing.T) {
 	}
 	require.NotEmpty(t, b.log.entries(t, "request"))
 	require.NotContains(t, b.log.String(), secret)
+}
+
+// An answer of any length is not cut as long as some of it goes out; one that does not go on is.
+func TestALongAnswerIsNotCut(t *testing.T) {
+	t.Parallel()
+	const timeout = 200 * time.Millisecond
+	rows, stuck := 0, make(chan struct{})
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Routes = map[string]http.Handler{
+			"GET /rows": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				tick := time.NewTicker(timeout / 20)
+				defer tick.Stop()
+				for began := time.Now(); time.Since(began) < 4*timeout; rows++ {
+					select {
+					case <-tick.C:
+					case <-r.Context().Done():
+						t.Error("given up after", time.Since(began))
+						return
+					}
+					_, err := w.Write(bytes.Repeat([]byte("x"), 1000))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}),
+			"GET /stuck": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(stuck)
+				for { // until nothing more fits between here and a client that does not read
+					if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+						return
+					}
+				}
+			}),
+		}
+	})
+	b.writeTimeout = timeout
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, ln) }()
+	client := &http.Client{Transport: &http.Transport{}}
+
+	resp, err := client.Get("http://" + ln.Addr().String() + "/rows")
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Len(t, body, rows*1000)
+
+	resp, err = client.Get("http://" + ln.Addr().String() + "/stuck")
+	require.NoError(t, err)
+	<-stuck
+	require.NoError(t, resp.Body.Close())
+	client.CloseIdleConnections()
+	stop()
+	require.NoError(t, <-served)
 }

@@ -44,8 +44,11 @@ type Deps struct {
 	// Public names the mutation fields that ask nobody who they are, as signing in. An operation of these alone goes on without a
 	// viewer where Viewer answers UNAUTHENTICATED: a browser sends the cookie of a session that has ended with it.
 	Public []string
-	// Watch ends the sockets of sessions that end. Nil: they last as long as they like.
+	// Watch ends the sockets of sessions that end. Nil: they last as long as the viewer's access token, as any does.
 	Watch WatchFunc
+	// Check is asked before each operation over a socket of somebody who is signed in. Where it answers UNAUTHENTICATED the
+	// viewer's rights have ended, and the socket is closed; another error refuses the operation. Nil: they have not.
+	Check func(ctx context.Context, v viewer.Viewer) error
 	// Limit counts requests to GraphQL and to Routes, and upgrades to sockets. Nil: there is no limit.
 	Limit LimitFunc
 	// Routes are handlers besides GraphQL, by the pattern to mount them at. They run with the client and, where
@@ -122,6 +125,8 @@ type Server struct {
 	origins map[string]bool             // Config.Origins
 	csrf    *http.CrossOriginProtection // nil without cookies
 
+	writeTimeout time.Duration // of an answer; on a route, of a piece of it
+
 	draining context.Context // done when sockets are to close
 	drain    context.CancelFunc
 	sockets  sync.WaitGroup // http.Server forgets hijacked connections; this does not
@@ -145,7 +150,10 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure)}
+	s := &Server{
+		deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure),
+		writeTimeout: full.OperationTimeout + 30*time.Second,
+	}
 	if err := s.setOrigins(); err != nil {
 		return nil, err
 	}
@@ -221,7 +229,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      s.cfg.OperationTimeout + 30*time.Second, // a hijacked connection has none
+		WriteTimeout:      s.writeTimeout, // a hijacked connection has none
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

@@ -13,6 +13,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler/transport"
 	"github.com/coder/websocket"
+	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"godstack/internal/record"
 	"godstack/internal/viewer"
@@ -65,7 +66,7 @@ func (t socketTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql
 		ErrorFunc: func(ctx context.Context, err error) {
 			t.log.DebugContext(ctx, "socket", "requestId", RequestID(ctx), "error", err)
 		},
-	}.Do(w, r.WithContext(ctx), exec)
+	}.Do(w, r.WithContext(ctx), checked{exec, t.Server, end})
 }
 
 // connect signs a socket in, and has end called when it is to be closed.
@@ -81,26 +82,57 @@ func (t socketTransport) connect(ctx context.Context, end context.CancelCauseFun
 		ctx = transport.WithWebsocketCloseCode(transport.AppendCloseReason(ctx, reason), code)
 		return ctx, nil, errors.New(message)
 	}
-	if signedIn && t.deps.Watch != nil {
+	if signedIn {
 		t.watch(ctx, end, v)
 	}
 	return ctx, nil, nil
 }
 
-// errRevoked is why a socket's context ends whose session has.
-var errRevoked = errors.New("the session has ended")
+// errRevoked is why a socket's context ends whose viewer's rights have: the session, or the access token.
+var errRevoked = errors.New("the session or the access token has ended")
 
-// watch ends a socket when its viewer's session ends, until ctx is done.
+// watch ends a socket when its viewer's session ends or the access token expires, until ctx is done.
 func (t socketTransport) watch(ctx context.Context, end context.CancelCauseFunc, v viewer.Viewer) {
-	revoked, stop := t.deps.Watch(v)
+	var revoked <-chan struct{}
+	stop := func() {}
+	if t.deps.Watch != nil {
+		revoked, stop = t.deps.Watch(v)
+	}
+	var expired <-chan time.Time
+	if !v.Until.IsZero() {
+		expired = time.After(time.Until(v.Until))
+	}
 	go func() {
 		defer stop()
 		select {
 		case <-revoked:
 			end(errRevoked)
+		case <-expired:
+			end(errRevoked)
 		case <-ctx.Done():
 		}
 	}()
+}
+
+// checked asks about the viewer of a socket before each operation, as is asked before each request: a node may not have
+// heard yet that the session has ended.
+type checked struct {
+	graphql.GraphExecutor
+	*Server
+	end context.CancelCauseFunc
+}
+
+func (c checked) CreateOperationContext(ctx context.Context, params *graphql.RawParams) (*graphql.OperationContext, gqlerror.List) {
+	v, signedIn := viewer.FromContext(ctx)
+	if signedIn && c.deps.Check != nil {
+		if err := c.deps.Check(ctx, v); err != nil {
+			if translate(ctx, err).Code == record.Unauthenticated {
+				c.end(errRevoked)
+			}
+			return &graphql.OperationContext{}, gqlerror.List{c.present(ctx, err)}
+		}
+	}
+	return c.GraphExecutor.CreateOperationContext(ctx, params)
 }
 
 // presented is a socket's authorization: that of connection_init's payload, then of the upgrade.
@@ -139,7 +171,7 @@ type socketConn interface {
 	transport.WebsocketReadDeadliner
 }
 
-// revocable is a connection that says why it is closed where its session has ended, and is deaf and mute from then on:
+// revocable is a connection that says why it is closed where its viewer's rights have ended, and is deaf and mute from then on:
 // gqlgen has one close code for all ends of a context, and a client may take its time to answer.
 type revocable struct {
 	socketConn

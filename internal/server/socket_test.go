@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"github.com/coder/websocket/wsjson"
 	"github.com/stretchr/testify/require"
 
+	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
 
@@ -419,4 +421,133 @@ func TestWatchingStopsWithTheSocket(t *testing.T) {
 	require.NoError(t, err)
 	nobody.send(message{Type: "connection_init"})
 	require.Equal(t, "connection_ack", nobody.receive().Type, "who is nobody has no session to watch: a second stop would panic")
+}
+
+// until is byHeader with access tokens that expire.
+func until(at func() time.Time) ViewerFunc {
+	return func(ctx context.Context, authorization string) (viewer.Viewer, bool, error) {
+		v, ok, err := byHeader(ctx, authorization)
+		v.Until = at()
+		return v, ok, err
+	}
+}
+
+// A client that ignores the close is served nothing either: no event of what it subscribed to, and no operation.
+func TestASocketEndsWithItsAccessToken(t *testing.T) {
+	t.Parallel()
+	for _, watched := range []bool{true, false} {
+		var expiry time.Time
+		w := sessions{make(chan struct{}), make(chan struct{})}
+		b := setup(t, func(d *Deps, _ *Config) {
+			d.Viewer = until(func() time.Time { expiry = time.Now().Add(300 * time.Millisecond); return expiry })
+			if watched {
+				d.Watch = w.watch
+			}
+		})
+		ended := make(chan struct{})
+		b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+			<-ctx.Done()
+			close(ended)
+			return "too late", nil
+		}
+		b.resolvers["rename"] = func(context.Context) (any, error) {
+			t.Error("executed")
+			return nil, nil
+		}
+		s, _, err := dial(t, listen(t, b).URL, http.Header{"Authorization": {"alice"}})
+		require.NoError(t, err)
+		s.send(message{Type: "connection_init"})
+		require.Equal(t, "connection_ack", s.receive().Type)
+		s.send(subscribe("1", `subscription { ticks }`))
+		s.send(subscribe("2", `{ ok }`))
+		for s.receive().ID != "2" { // it is good until then
+		}
+		<-ended
+		require.False(t, time.Now().Before(expiry), "not before")
+		for range 10 { // nothing is read here, so no close is answered
+			_ = wsjson.Write(t.Context(), s.conn, subscribe("3", `mutation { rename(id: 1, expectedVersion: 1) }`))
+		}
+		for {
+			_, data, err := s.conn.Read(t.Context())
+			if err == nil {
+				require.NotContains(t, string(data), "too late")
+				require.NotContains(t, string(data), "rename")
+				continue
+			}
+			var e websocket.CloseError
+			require.ErrorAs(t, err, &e)
+			require.EqualValues(t, 4403, e.Code)
+			require.Equal(t, "Forbidden", e.Reason)
+			break
+		}
+		require.Less(t, time.Since(expiry), 5*time.Second)
+		if watched {
+			<-w.stopped
+		}
+	}
+}
+
+func TestASocketOfAnAccessTokenThatHasExpired(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *Deps, _ *Config) { d.Viewer = until(func() time.Time { return time.Now().Add(-time.Second) }) })
+	s, _, err := dial(t, listen(t, b).URL, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	code, _ := s.closed()
+	require.EqualValues(t, 4403, code)
+}
+
+// Whether the viewer's rights go on is asked before each operation, and where they do not, nothing is executed.
+func TestOperationsOverASocketAreChecked(t *testing.T) {
+	t.Parallel()
+	answers := make(chan error, 3)
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Viewer = byHeader
+		d.Check = func(_ context.Context, v viewer.Viewer) error {
+			if v.ID != alice {
+				t.Error("asked about", v.ID)
+			}
+			return <-answers
+		}
+	})
+	executed := 0
+	b.resolvers["ok"] = func(context.Context) (any, error) {
+		executed++
+		return "fine", nil
+	}
+	url := listen(t, b).URL
+	s, _, err := dial(t, url, http.Header{"Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+
+	answers <- nil
+	s.send(subscribe("1", `{ ok }`))
+	require.Equal(t, "next", s.receive().Type)
+	require.Equal(t, "complete", s.receive().Type)
+	require.Equal(t, 1, executed)
+
+	answers <- errors.New("secret: the database is away")
+	s.send(subscribe("2", `{ ok }`))
+	m := s.receive()
+	require.Equal(t, "error", m.Type, "it cannot be told, and the socket goes on")
+	require.Contains(t, string(m.Payload), `"code":"INTERNAL"`)
+	require.NotContains(t, string(m.Payload), "secret")
+	for m.Type != "complete" {
+		m = s.receive()
+	}
+
+	answers <- &record.Error{Code: record.Unauthenticated, Message: "the session has ended"}
+	s.send(subscribe("3", `{ ok }`))
+	code, reason := s.closed()
+	require.EqualValues(t, 4403, code)
+	require.Equal(t, "Forbidden", reason)
+	require.Equal(t, 1, executed)
+
+	nobody, _, err := dial(t, url, nil)
+	require.NoError(t, err)
+	nobody.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", nobody.receive().Type)
+	nobody.send(subscribe("1", `{ ok }`))
+	require.Equal(t, "next", nobody.receive().Type, "nobody has no rights that end")
 }

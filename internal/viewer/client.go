@@ -20,7 +20,11 @@ type Client struct {
 }
 
 // SetAnswer says which header AddHeader writes.
-func (c *Client) SetAnswer(h http.Header) { c.header = h }
+func (c *Client) SetAnswer(h http.Header) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.header = h
+}
 
 // Cookie returns the value of a cookie of the request, "" where there is none.
 func (c *Client) Cookie(name string) string {
