@@ -27,7 +27,6 @@ import (
 
 	"godstack/internal/auth"
 	"godstack/internal/mail"
-	"godstack/internal/record"
 	"godstack/internal/server"
 	"godstack/web"
 )
@@ -57,8 +56,6 @@ type Config struct {
 	RedisURL string
 	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
 	RateLimit int
-	// Rules are the custom access rules that entities name.
-	Rules map[string]record.CustomRule
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
 	Unrestricted bool
 	// Seed fills a database without users with demonstration data before [Start] returns. In development only.

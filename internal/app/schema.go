@@ -33,7 +33,7 @@ func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 	stores, err := ent.NewStores(client, drv, &record.Config{
 		Committed:    func() { c.tailer.Wake() },
 		Watching:     func(n int) { c.tailer.Interest(n) },
-		Rules:        cfg.Rules,
+		Rules:        customRules,
 		Unrestricted: cfg.Unrestricted,
 		Logger:       cfg.Logger,
 	})

@@ -227,7 +227,7 @@ func TestWatchersOfADeletion(t *testing.T) {
 	for _, s := range watchers {
 		e := s.event(t)
 		require.Equal(t, "DELETED", e["kind"])
-		require.EqualValues(t, "2", fmt.Sprint(e["version"]))
+		require.Equal(t, "2", fmt.Sprint(e["version"]))
 		require.Nil(t, e["record"])
 	}
 	reply := c.watchAs(t, "member", c.ids["reply"])

@@ -356,7 +356,7 @@ func TestConflictsHideFields(t *testing.T) {
 
 // open is the custom rule of these tests: who reads a thread says its subject.
 func open(inMemory bool) map[string]record.CustomRule {
-	r := record.CustomRule{Where: func(p *record.Predicate, v viewer.Viewer, signedIn bool) {
+	r := record.CustomRule{Where: func(p *record.Predicate, _ viewer.Viewer, signedIn bool) {
 		p.Column("subject")
 		p.Write(" LIKE ")
 		p.Arg("open%")

@@ -71,7 +71,7 @@ type Edge struct {
 }
 
 // ToOne reports whether the edge leads to at most one record.
-func (e *Edge) ToOne() bool { return e.Field != "" }
+func (d *Edge) ToOne() bool { return d.Field != "" }
 
 // Entity describes an entity to this package. Generated code makes it; NewEngine completes it.
 type Entity struct {

@@ -259,7 +259,7 @@ func TestALongAnswerIsNotCut(t *testing.T) {
 					}
 				}
 			}),
-			"GET /stuck": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			"GET /stuck": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				defer close(stuck)
 				for { // until nothing more fits between here and a client that does not read
 					if _, err := w.Write(make([]byte, 64<<10)); err != nil {

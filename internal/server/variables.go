@@ -39,7 +39,11 @@ func checkScalars(schema *ast.Schema, t *ast.Type, value any, path, name string)
 			t = t.Elem // one value stands for a list of one
 		}
 		for _, f := range schema.Types[t.NamedType].Fields {
-			if err := checkScalars(schema, f.Type, v[f.Name], path+"."+f.Name, f.Name); err != nil {
+			part, given := v[f.Name]
+			if !given {
+				continue
+			}
+			if err := checkScalars(schema, f.Type, part, path+"."+f.Name, f.Name); err != nil {
 				return err
 			}
 		}

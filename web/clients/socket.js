@@ -1,9 +1,9 @@
 // The WebSocket of subscriptions, for any GraphQL client, by graphql-ws.
 import { createClient } from 'graphql-ws';
 
-// createSocket opens a socket while there are subscriptions. It goes on when access tokens expire: the server asks for one
-// when a socket is opened, and closes it when the session ends. A socket that is lost is opened again, with the tokens of
-// then, and its subscriptions start anew.
+// createSocket opens a socket while there are subscriptions. The server closes it with 4403 when the access token expires with
+// which it was opened, and when the session ends: then tokens are renewed, together with requests that are refused meanwhile.
+// A socket that is closed or lost is opened again, with the tokens of then, and its subscriptions start anew.
 export function createSocket(session, { endpoint = '/graphql' } = {}) {
   const url = new URL(endpoint, location.href);
   url.protocol = url.protocol.replace('http', 'ws');
