@@ -35,7 +35,7 @@ migration: ## Begin a migration to be written by hand: make migration name=fill_
 	@go run ./cmd/generate migration -name '$(name)'
 
 test: tools lint web/node_modules ## Everything that must pass: lint, and all tests with the race detector and in a browser
-	go test -race -shuffle=on ./...
+	go test -race -shuffle=on -timeout 20m ./...
 
 lint: ## Check the code with golangci-lint (.golangci.yml says what for)
 	$(tool) golangci-lint run
