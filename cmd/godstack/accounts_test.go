@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -255,15 +256,13 @@ func TestKilledWhileRefreshing(t *testing.T) {
 	defer func() { _ = db.Close(context.Background()) }()
 	environ := inProduction(url, "PUBLIC_URL=https://example.com")
 
-	const orderly = -1
-	delay := time.Duration(orderly)
-	kill := func() {}
+	var lost atomic.Pointer[func()] // what to do with an answer instead of passing it on
 	p := newProxy(t, func() (pass bool) {
-		if delay == orderly {
-			return true
+		kill := lost.Load()
+		if kill != nil {
+			(*kill)() // the answer is here: it was committed
 		}
-		kill() // the answer is here: it was committed
-		return false
+		return kill == nil
 	})
 	cmd, addr := serve(t, environ...)
 	p.lead(addr)
@@ -271,8 +270,10 @@ func TestKilledWhileRefreshing(t *testing.T) {
 	token := c.must(t, "login", login, map[string]any{"login": "ada", "password": password})["refreshToken"].(string)
 
 	rotated := 0
-	for _, delay = range []time.Duration{time.Minute, 0, time.Millisecond, 3 * time.Millisecond, 6 * time.Millisecond, time.Minute} {
-		kill = sync.OnceFunc(func() { require.NoError(t, cmd.Process.Kill()) })
+	for _, delay := range []time.Duration{time.Minute, 0, time.Millisecond, 3 * time.Millisecond, 6 * time.Millisecond, time.Minute} {
+		process := cmd.Process
+		kill := sync.OnceFunc(func() { _ = process.Kill() })
+		lost.Store(&kill)
 		early := time.AfterFunc(delay, kill)
 		_, err := c.ask(refresh, map[string]any{"token": token})
 		require.Error(t, err, "the answer is lost")
@@ -298,13 +299,12 @@ func TestKilledWhileRefreshing(t *testing.T) {
 
 		cmd, addr = serve(t, environ...)
 		p.lead(addr)
-		was := delay
-		delay = orderly
+		lost.Store(nil)
 		token = c.must(t, "refresh", refresh, map[string]any{"token": token})["refreshToken"].(string)
 		hash = sha256.Sum256([]byte(token))
 		var leaves, mine int
 		require.NoError(t, db.QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE hash = $1) FROM refresh_tokens WHERE rotated_at IS NULL`, hash[:]).Scan(&leaves, &mine))
-		require.Equal(t, []int{1, 1}, []int{leaves, mine}, "killed after %s", was)
+		require.Equal(t, []int{1, 1}, []int{leaves, mine}, "killed after %s", delay)
 	}
 	t.Logf("killed 6 times, %d of them after the commit", rotated)
 	var sessions, events int
