@@ -295,6 +295,13 @@ func (q *refusal) statement() *entpgx.Statement {
 // read them, and what else is wrong with it would tell of them.
 func (s *Store) checkIDs(who asker, v *Values, use Use) *entpgx.Statement {
 	q := &refusal{query{who: who}}
+	q.unreadable(s, v, use)
+	return q.statement()
+}
+
+// unreadable writes the conditions of checkIDs.
+func (q *refusal) unreadable(s *Store, v *Values, use Use) {
+	who := q.who
 	limited := func(e *Entity) bool {
 		holds, known := who.known(e.rules[reading])
 		return !holds || !known
@@ -328,16 +335,17 @@ func (s *Store) checkIDs(who asker, v *Values, use Use) *entpgx.Statement {
 			q.end(d.Inputs[0])
 		}
 	}
-	return q.statement()
 }
 
-// checkNew checks, after a create, that the rule holds for the record.
+// checkNew checks, after a create, that the rule holds for the record. The ids come first, again: where a right was lost since
+// they were checked, the answer is the same as where it was lost before.
 func (s *Store) checkNew(who asker, v *Values) *entpgx.Statement {
 	r := s.rules[entity.Create]
 	if _, known := who.known(r); known {
 		return nil
 	}
 	q := &refusal{query{who: who}}
+	q.unreadable(s, v, InCreate)
 	q.unless()
 	q.write("EXISTS (SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
 	q.arg(v.ID)
