@@ -56,3 +56,11 @@ type Batch struct {
 	// Before equals After.
 	Resync bool
 }
+
+// Cursor is the place behind change number i: a reader that had everything up to Before, and of this batch the changes up to that one.
+func (b *Batch) Cursor(i int) Cursor {
+	if i == len(b.Changes)-1 {
+		return Cursor{Epoch: b.Epoch, Seen: Seen{Base: b.After}}
+	}
+	return Cursor{Epoch: b.Epoch, Seen: Seen{Base: b.Before, Parts: []Part{{b.After, b.Changes[i].Seq}}}}
+}

@@ -18,8 +18,23 @@
 //     (TestReadIsCheapBesideAnOpenTransaction).
 //   - A handler never runs twice at the same time.
 //
-// How it reads: it keeps the snapshot (pg_current_snapshot) of its last read and takes the rows that are visible now and were not
+// What a [Cursor] guarantees a reader who goes on from it, with [Since] or the next batch:
+//   - Every change comes once, and the versions of a record in order, wherever the reader was cut off, however often, and on whatever
+//     node it comes back (TestResume, TestSeenResumes, TestCursorOfBatch).
+//   - Where that cannot be had, the answer is Resync: beyond retention (TestCursorsExpire), in another log (TestCursorsThatCannotResume),
+//     on a promoted standby (TestPromotedStandby), in a restored database (TestDumpAndRestore), and for too much (TestSince).
+//   - A reader of single records pays for their changes, not for what else was written; one of entities for what was written since, up
+//     to its limit; both whatever the planner believes (TestSinceIsCheap).
+//   - An id that is used again is no exception (TestSinceOfAnIDUsedAgain).
+//   - Only a text that a [Sealer] with one of our keys has made opens (TestForgedCursors, FuzzOpen), and it stays readable
+//     (TestCursorText).
+//
+// [History] gives the changes of a record between two versions, without a gap (TestHistory).
+//
+// How the tailer reads: it keeps the snapshot (pg_current_snapshot) of its last read and takes the rows that are visible now and were not
 // then. By sequence it would lose what commits late; up to the oldest running transaction it would wait for it.
+//
+// A cursor is such a snapshot, and parts of later ones by sequence (see [Seen]).
 //
 // It imports nothing of ours; everybody may import it.
 package changelog

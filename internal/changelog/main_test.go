@@ -22,8 +22,10 @@ type bundle struct {
 	t testing.TB
 }
 
-func setup(t testing.TB) *bundle {
-	b := &bundle{dbtest.New(t), t}
+func setup(t testing.TB) *bundle { return setupIn(t, dbtest.New(t)) }
+
+func setupIn(t testing.TB, migrated *pgxpool.Pool) *bundle {
+	b := &bundle{migrated, t}
 	b.exec(`
 		CREATE TABLE person (id uuid PRIMARY KEY, version bigint NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(),
 		                     name text UNIQUE, secret text);

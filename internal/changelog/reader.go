@@ -19,8 +19,7 @@ const slots = 9
 //
 // Two branches and no OR: each is one walk of the index (xid, seq).
 const readAll = `
-SELECT h.snapshot, h.clock, h.epoch, h.expired,
-       c.seq, c.xid, c.entity, c.id, c.version, c.op::text, c.fields, c.old, c.actor, c.at
+SELECT h.snapshot, h.clock, h.epoch, h.expired, ` + columns + `
   FROM (SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS clock, epoch, expired FROM changelog_state) h
   LEFT JOIN (
        SELECT * FROM changes WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)` + "%[1]s" + `
@@ -147,26 +146,12 @@ func (r *reader) scan(ctx context.Context, sql string, days ...any) (b Batch, ne
 		return b, next, clock, err
 	}
 	var (
-		snapshot          string
-		epoch, id         pgtype.UUID
-		seq, version      pgtype.Int8
-		xid               pgtype.Uint64
-		entity, op, actor pgtype.Text
-		at                pgtype.Timestamptz
-		fields            []string
-		old               []byte
+		snapshot string
+		epoch    pgtype.UUID
+		found    row
 	)
-	tag, err := pgx.ForEachRow(rows, []any{
-		&snapshot, &clock, &epoch, &next.expired,
-		&seq, &xid, &entity, &id, &version, &op, &fields, &old, &actor, &at,
-	}, func() error {
-		if seq.Valid {
-			b.Changes = append(b.Changes, Change{
-				Seq: seq.Int64, Xid: xid.Uint64, Entity: entity.String, ID: id.Bytes, Version: version.Int64, Op: Op(op.String[0]),
-				Fields: fields, Old: old, Actor: actor.String, At: at.Time,
-			})
-			fields, old = nil, nil // they are the change's now
-		}
+	tag, err := pgx.ForEachRow(rows, append([]any{&snapshot, &clock, &epoch, &next.expired}, found.targets()...), func() error {
+		b.Changes = found.appendTo(b.Changes)
 		return nil
 	})
 	if err == nil && tag.RowsAffected() == 0 {

@@ -5,14 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
-
-// Querier is a connection, a pool or a transaction of pgx.
-type Querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
 
 // Expire removes the days before the last seven from the log and returns how many partitions it emptied. While another node does it,
 // it does nothing. A partition that is in use is left for the next time; readers wait for a fifth of a second at most.

@@ -77,6 +77,18 @@ func (s Snapshot) Visible(xid uint64) bool {
 	return !running
 }
 
+// Covers reports whether everything that o sees is seen by s as well. Of two snapshots of one server the later covers the earlier.
+func (s Snapshot) Covers(o Snapshot) bool {
+	if o.xmax > s.xmax {
+		// Only what was running for o can be unseen by both.
+		n, _ := slices.BinarySearch(o.running, s.xmax)
+		if uint64(len(o.running)-n) != o.xmax-s.xmax {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.running, o.Visible)
+}
+
 // Xmin is the lowest transaction that had not ended. All below are visible.
 func (s Snapshot) Xmin() uint64 { return s.xmin }
 

@@ -1,0 +1,157 @@
+package changelog
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/dbtest"
+	"godstack/internal/devdb"
+	"godstack/migrations"
+)
+
+// TestPromotedStandby: a streaming standby takes over, without what its primary committed last, whose transaction ids it gives out a
+// second time. Cursors of the primary are void there, also those of what both had.
+func TestPromotedStandby(t *testing.T) {
+	t.Parallel()
+	parent, err := os.MkdirTemp("", "changelog-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(parent)) })
+	require.NoError(t, os.Chmod(parent, 0o755)) // the server's user passes through
+	primary, err := devdb.Start(t.Context(), devdb.Config{Dir: filepath.Join(parent, "primary"), Unsafe: true})
+	require.NoError(t, err)
+	stopPrimary := func() { require.NoError(t, primary.Stop(context.Background())) }
+	t.Cleanup(stopPrimary)
+	require.NoError(t, primary.CreateDatabase(t.Context(), "app"))
+	_, err = migrations.Up(t.Context(), primary.URL("app"))
+	require.NoError(t, err)
+	b := setupIn(t, open(t, primary.URL("app")))
+
+	standby := b.standby(primary, filepath.Join(parent, "standby"))
+	early := b.here()
+	b.exec(`INSERT INTO thread (id) VALUES (#1)`)
+	both := b.here()
+	b.eventually(func() bool { return standby.text(`SELECT count(*) FROM changes`) == "1" })
+	_, err = Since(t.Context(), standby, early, threads(1), 10)
+	require.ErrorContains(t, err, "recovery", "a standby does not answer")
+
+	// The stream is cut.
+	standby.exec(`ALTER SYSTEM SET primary_conninfo = ''`)
+	standby.exec(`SELECT pg_reload_conf()`)
+	b.eventually(func() bool { return b.text(`SELECT count(*) FROM pg_stat_replication`) == "0" })
+	for range 5 {
+		b.exec(`UPDATE thread SET title = 'lost'`)
+	}
+	ahead := b.here()
+	require.Equal(t, early.Epoch, ahead.Epoch)
+	b.Close()
+	stopPrimary()
+
+	require.Equal(t, "true", standby.text(`SELECT pg_promote()`))
+	require.Equal(t, early.Epoch.String(), standby.text(`SELECT epoch FROM changelog_state`), "as the primary had it")
+	standby.exec(`INSERT INTO thread (id) VALUES (#2)`)
+	var xid uint64
+	require.NoError(t, standby.QueryRow(t.Context(), ids(`SELECT xid FROM changes WHERE id = #2`)).Scan(&xid))
+	require.True(t, ahead.Seen.Has(Change{Xid: xid}), "it would be lost silently")
+	standby.moved(early, both, ahead)
+}
+
+// standby starts a streaming standby in dir, with a pool on it.
+func (b *bundle) standby(primary *devdb.Cluster, dir string) *bundle {
+	b.t.Helper()
+	require.NoError(b.t, os.Mkdir(dir, 0o700))
+	require.NoError(b.t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600)) // a folder of devdb's
+	data := filepath.Join(dir, "data")
+	b.run(nil, "pg_basebackup", "--dbname="+primary.URL("postgres"), "--pgdata="+data, "--write-recovery-conf", "--checkpoint=fast",
+		"--no-sync")
+	owned, err := os.Stat(primary.Dir())
+	require.NoError(b.t, err)
+	owner := owned.Sys().(*syscall.Stat_t)
+	require.NoError(b.t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		require.NoError(b.t, err)
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	}))
+
+	server, err := devdb.Start(b.t.Context(), devdb.Config{Dir: dir, Unsafe: true})
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { require.NoError(b.t, server.Stop(context.Background())) })
+	s := &bundle{open(b.t, server.URL("app")), b.t}
+	require.Equal(b.t, "true", s.text(`SELECT pg_is_in_recovery()`))
+	return s
+}
+
+// moved checks that cursors of another server, or database, answer Resync, and that the place which comes with it loses nothing.
+func (b *bundle) moved(cursors ...Cursor) {
+	b.t.Helper()
+	scopes := []Scope{{Entities: []string{"Thread"}}, threads(1, 2, 3)}
+	fresh := Cursor{}
+	for _, c := range cursors {
+		for _, scope := range scopes {
+			m, err := Since(b.t.Context(), b, c, scope, 10)
+			require.NoError(b.t, err)
+			require.True(b.t, m.Resync)
+			require.NotEqual(b.t, c.Epoch, m.Epoch)
+			if fresh.Epoch == [16]byte{} {
+				fresh = Cursor{m.Epoch, Seen{Base: m.Snapshot}}
+			}
+			require.Equal(b.t, fresh.Epoch, m.Epoch)
+		}
+	}
+	b.exec(`INSERT INTO thread (id) VALUES (#3); UPDATE thread SET title = 'on' WHERE id = #1`)
+	for _, scope := range scopes {
+		require.Equal(b.t, []string{"T3 v1 I", "T1 v" + b.text(`SELECT version FROM thread WHERE id = #1`) + " U"}, b.since(fresh, scope, 10))
+	}
+	tl := b.tail(Config{})
+	require.Equal(b.t, fresh.Epoch, tl.Epoch(), "a tailer takes it over")
+	require.Zero(b.t, tl.Stats().Resyncs)
+}
+
+// TestDumpAndRestore: what pg_dump wrote is restored into a new database, with the log and its state.
+func TestDumpAndRestore(t *testing.T) {
+	t.Parallel()
+	from := dbtest.New(t)
+	b := setupIn(t, from)
+	early := b.here()
+	b.exec(`INSERT INTO thread (id) VALUES (#1), (#2)`)
+	late := b.here()
+	dump := b.run(nil, "pg_dump", "--dbname="+from.Config().ConnString())
+	to := dbtest.Empty(t)
+	b.run(dump, "psql", "--dbname="+to, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
+
+	restored := &bundle{open(t, to), t}
+	require.Equal(t, early.Epoch.String(), restored.text(`SELECT epoch FROM changelog_state`), "as the other had it")
+	require.Equal(t, "2", restored.text(`SELECT count(*) FROM changes`))
+	restored.moved(early, late)
+	require.Equal(t, []string{"T1 v1 I", "T2 v1 I"}, b.since(early, threads(1, 2), 10), "the other goes on")
+}
+
+// run runs a program of the server's.
+func (b *bundle) run(stdin []byte, name string, args ...string) []byte {
+	b.t.Helper()
+	path := filepath.Join(b.text(`SELECT setting FROM pg_config WHERE name = 'BINDIR'`), name)
+	if _, err := os.Stat(path); err != nil {
+		path = name // the server is another machine's
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(b.t.Context(), path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	require.NoError(b.t, cmd.Run(), "%s: %s", name, fmt.Stringer(&stderr))
+	return stdout.Bytes()
+}
+
+func open(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), url)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
