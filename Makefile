@@ -44,7 +44,7 @@ check: lint ## Lint, and see that generated code is current; it is afterwards
 	@sum() { find ent graph migrations -type f | LC_ALL=C sort | xargs cksum; }; \
 		before=$$(sum) && go run ./cmd/generate && [ "$$before" = "$$(sum)" ] || { echo 'generated code was not current' >&2; exit 1; }
 
-bench: ## Measure requests against a hand-written pgx handler
+bench: ## Measure requests and sockets against servers written by hand
 	@go build -o bin/bench ./internal/bench
 	@exec bin/bench $(BENCHFLAGS)
 

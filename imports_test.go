@@ -25,6 +25,8 @@ var mayImport = map[string][]string{
 	"internal/changelog": {},
 	"internal/entpgx":    {},
 	"internal/devdb":     {},
+	"internal/graphqlws": {},
+	"internal/pubsub":    {},
 	"migrations":         {},
 	"web":                {},
 
@@ -36,10 +38,10 @@ var mayImport = map[string][]string{
 		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/viewer",
 	},
 	"graph":           {"ent/", "internal/auth", "internal/record", "internal/viewer"},
-	"internal/server": {"internal/viewer", "internal/record", "internal/ratelimit"},
+	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/mail",
-		"internal/ratelimit", "internal/record", "internal/server", "internal/viewer", "migrations", "web",
+		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/server", "internal/viewer", "migrations", "web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

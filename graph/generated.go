@@ -51,13 +51,13 @@ type AuthPayloadResolver interface {
 }
 type MutationResolver interface {
 	CreateMessage(ctx context.Context, input record.Input) (record.Raw, error)
-	UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
+	UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error)
 	DeleteMessage(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
 	CreateThread(ctx context.Context, input record.Input) (record.Raw, error)
-	UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
+	UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error)
 	DeleteThread(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
 	CreateUser(ctx context.Context, input record.Input) (record.Raw, error)
-	UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error)
+	UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error)
 	DeleteUser(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
 	Register(ctx context.Context, input auth.RegisterInput) (*auth.Payload, error)
 	Login(ctx context.Context, input auth.LoginInput) (*auth.Payload, error)
@@ -95,10 +95,15 @@ type QueryResolver interface {
 	Sessions(ctx context.Context) ([]*auth.Session, error)
 }
 type SubscriptionResolver interface {
-	MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
-	SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
-	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
-	UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error)
+	MessageChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
+	MessagesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
+	SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
+	SecurityEventsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
+	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
+	ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
+	UserChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
+	UsersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
+	RecordsChanged(ctx context.Context, refs []*record.Ref, since *record.Cursor) (<-chan *record.Event, error)
 }
 
 // endregion ************************** generated!.gotpl **************************
@@ -810,6 +815,14 @@ func (ec *executionContext) field_Mutation_updateMessage_args(ctx context.Contex
 		return nil, err
 	}
 	args["input"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "onConflict",
+		func(ctx context.Context, v any) (*record.OnConflict, error) {
+			return ec.unmarshalOOnConflict2ᚖgodstackᚋinternalᚋrecordᚐOnConflict(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onConflict"] = arg3
 	return args, nil
 }
 
@@ -840,6 +853,14 @@ func (ec *executionContext) field_Mutation_updateThread_args(ctx context.Context
 		return nil, err
 	}
 	args["input"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "onConflict",
+		func(ctx context.Context, v any) (*record.OnConflict, error) {
+			return ec.unmarshalOOnConflict2ᚖgodstackᚋinternalᚋrecordᚐOnConflict(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onConflict"] = arg3
 	return args, nil
 }
 
@@ -870,6 +891,14 @@ func (ec *executionContext) field_Mutation_updateUser_args(ctx context.Context, 
 		return nil, err
 	}
 	args["input"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "onConflict",
+		func(ctx context.Context, v any) (*record.OnConflict, error) {
+			return ec.unmarshalOOnConflict2ᚖgodstackᚋinternalᚋrecordᚐOnConflict(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["onConflict"] = arg3
 	return args, nil
 }
 
@@ -1234,6 +1263,58 @@ func (ec *executionContext) field_Subscription_messageChanged_args(ctx context.C
 		return nil, err
 	}
 	args["knownVersion"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg2
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_messagesChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "where",
+		func(ctx context.Context, v any) (record.Input, error) {
+			return ec.unmarshalOMessageWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["where"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg1
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_recordsChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "refs",
+		func(ctx context.Context, v any) ([]*record.Ref, error) {
+			return ec.unmarshalNRecordRef2ᚕᚖgodstackᚋinternalᚋrecordᚐRefᚄ(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["refs"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg1
 	return args, nil
 }
 
@@ -1256,6 +1337,36 @@ func (ec *executionContext) field_Subscription_securityEventChanged_args(ctx con
 		return nil, err
 	}
 	args["knownVersion"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg2
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_securityEventsChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "where",
+		func(ctx context.Context, v any) (record.Input, error) {
+			return ec.unmarshalOSecurityEventWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["where"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg1
 	return args, nil
 }
 
@@ -1278,6 +1389,36 @@ func (ec *executionContext) field_Subscription_threadChanged_args(ctx context.Co
 		return nil, err
 	}
 	args["knownVersion"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg2
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_threadsChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "where",
+		func(ctx context.Context, v any) (record.Input, error) {
+			return ec.unmarshalOThreadWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["where"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg1
 	return args, nil
 }
 
@@ -1300,6 +1441,36 @@ func (ec *executionContext) field_Subscription_userChanged_args(ctx context.Cont
 		return nil, err
 	}
 	args["knownVersion"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg2
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_usersChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "where",
+		func(ctx context.Context, v any) (record.Input, error) {
+			return ec.unmarshalOUserWhereInput2godstackᚋinternalᚋrecordᚐInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["where"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "since",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["since"] = arg1
 	return args, nil
 }
 
@@ -1569,7 +1740,7 @@ func (ec *executionContext) _Mutation_updateMessage(ctx context.Context, field g
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Mutation().UpdateMessage(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
+			return ec.Resolvers.Mutation().UpdateMessage(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input), fc.Args["onConflict"].(*record.OnConflict))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
@@ -1701,7 +1872,7 @@ func (ec *executionContext) _Mutation_updateThread(ctx context.Context, field gr
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Mutation().UpdateThread(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
+			return ec.Resolvers.Mutation().UpdateThread(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input), fc.Args["onConflict"].(*record.OnConflict))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
@@ -1833,7 +2004,7 @@ func (ec *executionContext) _Mutation_updateUser(ctx context.Context, field grap
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Mutation().UpdateUser(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input))
+			return ec.Resolvers.Mutation().UpdateUser(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int), fc.Args["input"].(record.Input), fc.Args["onConflict"].(*record.OnConflict))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
@@ -3491,7 +3662,7 @@ func (ec *executionContext) _Subscription_messageChanged(ctx context.Context, fi
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().MessageChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
+			return ec.Resolvers.Subscription().MessageChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int), fc.Args["since"].(*record.Cursor))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
@@ -3525,6 +3696,50 @@ func (ec *executionContext) fieldContext_Subscription_messageChanged(ctx context
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_messagesChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_messagesChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().MessagesChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNMessageChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_messagesChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type MessageChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_messagesChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Subscription_securityEventChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -3535,7 +3750,7 @@ func (ec *executionContext) _Subscription_securityEventChanged(ctx context.Conte
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().SecurityEventChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
+			return ec.Resolvers.Subscription().SecurityEventChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int), fc.Args["since"].(*record.Cursor))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
@@ -3569,6 +3784,50 @@ func (ec *executionContext) fieldContext_Subscription_securityEventChanged(ctx c
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_securityEventsChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_securityEventsChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().SecurityEventsChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNSecurityEventChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_securityEventsChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type SecurityEventChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_securityEventsChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Subscription_threadChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -3579,7 +3838,7 @@ func (ec *executionContext) _Subscription_threadChanged(ctx context.Context, fie
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().ThreadChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
+			return ec.Resolvers.Subscription().ThreadChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int), fc.Args["since"].(*record.Cursor))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
@@ -3613,6 +3872,50 @@ func (ec *executionContext) fieldContext_Subscription_threadChanged(ctx context.
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_threadsChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_threadsChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().ThreadsChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNThreadChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_threadsChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type ThreadChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_threadsChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Subscription_userChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
 	return graphql.ResolveFieldStream(
 		ctx,
@@ -3623,7 +3926,7 @@ func (ec *executionContext) _Subscription_userChanged(ctx context.Context, field
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().UserChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int))
+			return ec.Resolvers.Subscription().UserChanged(ctx, fc.Args["id"].(record.ID), fc.Args["knownVersion"].(*int), fc.Args["since"].(*record.Cursor))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
@@ -3651,6 +3954,94 @@ func (ec *executionContext) fieldContext_Subscription_userChanged(ctx context.Co
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Subscription_userChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_usersChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_usersChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().UsersChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNUserChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_usersChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type UserChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_usersChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_recordsChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_recordsChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().RecordsChanged(ctx, fc.Args["refs"].([]*record.Ref), fc.Args["since"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
+			return ec.marshalNRecordChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_recordsChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type RecordChange does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_recordsChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -5441,12 +5832,22 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 	switch fields[0].Name {
 	case "messageChanged":
 		return ec._Subscription_messageChanged(ctx, fields[0])
+	case "messagesChanged":
+		return ec._Subscription_messagesChanged(ctx, fields[0])
 	case "securityEventChanged":
 		return ec._Subscription_securityEventChanged(ctx, fields[0])
+	case "securityEventsChanged":
+		return ec._Subscription_securityEventsChanged(ctx, fields[0])
 	case "threadChanged":
 		return ec._Subscription_threadChanged(ctx, fields[0])
+	case "threadsChanged":
+		return ec._Subscription_threadsChanged(ctx, fields[0])
 	case "userChanged":
 		return ec._Subscription_userChanged(ctx, fields[0])
+	case "usersChanged":
+		return ec._Subscription_usersChanged(ctx, fields[0])
+	case "recordsChanged":
+		return ec._Subscription_recordsChanged(ctx, fields[0])
 	default:
 		panic("unknown field " + strconv.Quote(fields[0].Name))
 	}
@@ -6075,6 +6476,20 @@ func (ec *executionContext) marshalNNode2ᚕgodstackᚋinternalᚋrecordᚐRaw(c
 	return ret
 }
 
+func (ec *executionContext) unmarshalNRecordChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, v any) (*record.Event, error) {
+	var res = new(record.Event)
+	err := res.UnmarshalGQLContext(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNRecordChange2ᚖgodstackᚋinternalᚋrecordᚐEvent(ctx context.Context, sel ast.SelectionSet, v *record.Event) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "RecordChange!")
+		return graphql.Null
+	}
+	return graphql.WrapContextMarshaler(ctx, v)
+}
+
 func (ec *executionContext) unmarshalNRecordMap2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
 	var res record.Raw
 	err := res.UnmarshalGQL(v)
@@ -6699,6 +7114,25 @@ func (ec *executionContext) marshalONode2godstackᚋinternalᚋrecordᚐRaw(ctx 
 		return graphql.Null
 	}
 	return v
+}
+
+func (ec *executionContext) unmarshalOOnConflict2ᚖgodstackᚋinternalᚋrecordᚐOnConflict(ctx context.Context, v any) (*record.OnConflict, error) {
+	if v == nil {
+		return nil, nil
+	}
+	tmp, err := graphql.UnmarshalString(v)
+	res := record.OnConflict(tmp)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOOnConflict2ᚖgodstackᚋinternalᚋrecordᚐOnConflict(ctx context.Context, sel ast.SelectionSet, v *record.OnConflict) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalString(string(*v))
+	return res
 }
 
 func (ec *executionContext) unmarshalOSecurityEvent2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {

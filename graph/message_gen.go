@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateMessage(ctx context.Context, input record.Input
 	return record.Create(ctx, r.Stores.Message, input)
 }
 
-func (r *mutationResolver) UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Message, id, expectedVersion, input)
+func (r *mutationResolver) UpdateMessage(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Message, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteMessage(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Message(ctx context.Context, id record.ID) (record.Raw, 
 	return record.Get(ctx, r.Stores.Message, id)
 }
 
-func (r *subscriptionResolver) MessageChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Message, id, knownVersion)
+func (r *subscriptionResolver) MessageChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Message, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) MessagesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Message, where, since)
 }

@@ -15,6 +15,10 @@ func (r *queryResolver) SecurityEvent(ctx context.Context, id record.ID) (record
 	return record.Get(ctx, r.Stores.SecurityEvent, id)
 }
 
-func (r *subscriptionResolver) SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.SecurityEvent, id, knownVersion)
+func (r *subscriptionResolver) SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.SecurityEvent, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) SecurityEventsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.SecurityEvent, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateThread(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Thread, input)
 }
 
-func (r *mutationResolver) UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Thread, id, expectedVersion, input)
+func (r *mutationResolver) UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Thread, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteThread(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Thread(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Thread, id)
 }
 
-func (r *subscriptionResolver) ThreadChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Thread, id, knownVersion)
+func (r *subscriptionResolver) ThreadChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Thread, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Thread, where, since)
 }

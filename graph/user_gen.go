@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateUser(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.User, input)
 }
 
-func (r *mutationResolver) UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.User, id, expectedVersion, input)
+func (r *mutationResolver) UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.User, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteUser(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) User(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.User, id)
 }
 
-func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.User, id, knownVersion)
+func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.User, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) UsersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.User, where, since)
 }

@@ -34,7 +34,15 @@ type config struct {
 	AllowedOrigins []origin   `env:"ALLOWED_ORIGINS"`
 	TrustedProxies []network  `env:"TRUSTED_PROXIES"`
 	RedisURL       redis      `env:"REDIS_URL"`
+	Pubsub         pubsub     `env:"PUBSUB"`
+	ListenURL      database   `env:"LISTEN_DATABASE_URL"`
 	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
+
+	SocketsPerUser     uint16 `env:"SOCKETS_PER_USER"`
+	SocketOperations   uint16 `env:"SOCKET_OPERATIONS"`
+	SocketMessageRate  uint16 `env:"SOCKET_MESSAGE_RATE"`
+	SocketMessageBytes uint32 `env:"SOCKET_MESSAGE_BYTES"`
+	SocketWriteBuffer  uint32 `env:"SOCKET_WRITE_BUFFER"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
@@ -52,6 +60,9 @@ func loadConfig(environ []string) (config, error) {
 	}
 	if cfg.Env == production && cfg.DatabaseURL == "" {
 		return config{}, errors.New("DATABASE_URL: required where ENV is production")
+	}
+	if app.Pubsub(cfg.Pubsub) == app.PubsubRedis && cfg.RedisURL == "" {
+		return config{}, errors.New("REDIS_URL: required where PUBSUB is redis")
 	}
 	return cfg, nil
 }
@@ -110,9 +121,14 @@ func (c config) app(log *slog.Logger) app.Config {
 		SecretKeys:  string(c.SecretKeys),
 		Auth:        auth.Config{Storage: auth.TokenStorage(c.TokenStorage), VerifyEmail: auth.Verification(c.VerifyEmail)},
 		RedisURL:    string(c.RedisURL),
+		Pubsub:      app.Pubsub(c.Pubsub),
+		ListenURL:   string(c.ListenURL),
 		RateLimit:   limit,
-		Server:      server.Config{Origins: origins, TrustedProxies: proxies},
-		Logger:      log,
+		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
+			PerUser: int(c.SocketsPerUser), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
+			MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
+		}},
+		Logger: log,
 	}
 }
 
@@ -148,6 +164,17 @@ func (r *redis) UnmarshalText(text []byte) error {
 	*r = redis(text)
 	_, err := app.ParseRedisURL(string(text))
 	return err
+}
+
+// pubsub is by what nodes wake each other.
+type pubsub app.Pubsub
+
+func (p *pubsub) UnmarshalText(text []byte) error {
+	switch *p = pubsub(text); app.Pubsub(*p) {
+	case app.PubsubMemory, app.PubsubPostgres, app.PubsubRedis:
+		return nil
+	}
+	return fmt.Errorf("%q is none of memory, postgres and redis", text)
 }
 
 // storage is where clients keep their tokens.

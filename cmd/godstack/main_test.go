@@ -104,7 +104,7 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	}()
 	banner := make([]byte, 4096)
 	n, err := stdout.Read(banner)
-	require.NoError(t, err, stderr.String())
+	require.NoError(t, err)
 	lines := strings.Fields(string(banner[:n])) // Listening, and where
 	resp, err := http.Post("http://"+lines[1]+"/graphql", "application/json", strings.NewReader(`{"query": "{ __typename }"}`))
 	require.NoError(t, err)

@@ -32,12 +32,8 @@ type accounts struct {
 }
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
-func newAccounts(cfg Config, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
+func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
 	a := &accounts{mail: &mail.Recorder{}, counts: ratelimit.NewPostgres(pool)}
-	secrets, err := auth.ParseSecrets(cfg.SecretKeys)
-	if err != nil {
-		return nil, fmt.Errorf("SECRET_KEYS: %w", err)
-	}
 	keys, err := auth.ParseKeys(cfg.JWTKeys, cfg.PublicURL, tokenAudience)
 	if err != nil {
 		return nil, fmt.Errorf("JWT_KEYS: %w", err)
@@ -148,7 +144,11 @@ func CreateUser(ctx context.Context, cfg Config, u NewUser) (id string, err erro
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = "http://" + cfg.Addr
 	}
-	a, err := newAccounts(cfg, db.pool, nil, nil)
+	secrets, err := auth.ParseSecrets(cfg.SecretKeys)
+	if err != nil {
+		return "", fmt.Errorf("SECRET_KEYS: %w", err)
+	}
+	a, err := newAccounts(cfg, secrets, db.pool, nil, nil)
 	if err != nil {
 		return "", err
 	}

@@ -54,6 +54,11 @@ type Config struct {
 	Passwords *auth.PasswordConfig
 	// RedisURL is where nodes count what clients do, as redis://localhost:6379/0. Empty: in Postgres.
 	RedisURL string
+	// Pubsub is by what nodes wake each other. Default: memory in development, else postgres.
+	Pubsub Pubsub
+	// ListenURL is a connection string for what needs a session of its own, which a pooler between does not give: the change log's reader
+	// and its wake-ups. Empty: DatabaseURL.
+	ListenURL string
 	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
 	RateLimit int
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
@@ -82,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RateLimit == 0 {
 		c.RateLimit = 1200
+	}
+	if c.Pubsub == "" {
+		c.Pubsub = defaultPubsub(c.Development)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -177,7 +185,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = localURL(ln.Addr())
 	}
-	core, err := newCore(cfg, db.pool)
+	core, err := newCore(ctx, cfg, db.pool)
 	if err != nil {
 		return nil, err
 	}

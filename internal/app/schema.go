@@ -13,6 +13,7 @@ import (
 	"godstack/internal/auth"
 	"godstack/internal/changelog"
 	"godstack/internal/entpgx"
+	"godstack/internal/pubsub"
 	"godstack/internal/record"
 )
 
@@ -22,17 +23,27 @@ type core struct {
 	extensions []graphql.HandlerExtension
 	services   []service // that deliver changes
 	tailer     *changelog.Tailer
+	pubsub     *pubsub.Node
 	accounts   *accounts
 }
 
 // newCore builds everything between the pool and the GraphQL schema.
-func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
+func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 	c := &core{}
 	drv := entpgx.Open(pool)
 	client := ent.NewClient(ent.Driver(drv))
+	secrets, err := auth.ParseSecrets(cfg.SecretKeys)
+	if err != nil {
+		return nil, fmt.Errorf("SECRET_KEYS: %w", err)
+	}
+	committed := func() {
+		c.tailer.Wake()
+		c.pubsub.Notify()
+	}
 	stores, err := ent.NewStores(client, drv, &record.Config{
-		Committed:    func() { c.tailer.Wake() },
+		Committed:    committed,
 		Watching:     func(n int) { c.tailer.Interest(n) },
+		CursorKeys:   secrets.DeriveAll("cursor"),
 		Rules:        customRules,
 		Unrestricted: cfg.Unrestricted,
 		Logger:       cfg.Logger,
@@ -44,11 +55,18 @@ func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 		c.accounts.Deliver(ctx, b) // first: who is signed out is not sent what follows
 		stores.Deliver(ctx, b)
 	}
-	c.tailer, err = changelog.NewTailer(pool.Config().ConnConfig, deliver, &changelog.Config{Logger: cfg.Logger})
+	listen, err := listenConfig(cfg.ListenURL, pool)
+	if err != nil {
+		return nil, err
+	}
+	if c.pubsub, err = newPubsub(ctx, cfg.Pubsub, cfg, listen, pool); err != nil {
+		return nil, err
+	}
+	c.tailer, err = changelog.NewTailer(listen, deliver, &changelog.Config{ActiveInterval: activeInterval(cfg.Pubsub), Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}
-	c.accounts, err = newAccounts(cfg, pool, c.tailer.Lag, func() { c.tailer.Wake() })
+	c.accounts, err = newAccounts(cfg, secrets, pool, c.tailer.Lag, committed)
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +74,7 @@ func newCore(cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
 	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine, Alone: auth.MutationFields}}
 	c.services = []service{
 		{"change log", c.tailer.Run},
+		{"wake-ups", func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
 		{"change log retention", func(ctx context.Context) error {
 			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
 		}},

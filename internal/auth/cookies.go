@@ -27,10 +27,10 @@ func newCookies(cfg *Config) cookies {
 	return c
 }
 
-// settable returns BAD_USER_INPUT where the answer has to set cookies and goes over a socket, which has no headers.
+// settable returns BAD_USER_INPUT where the answer has to set cookies and goes over a socket or as an event, which have no headers.
 func (c *cookies) settable(ctx context.Context) error {
 	if c.storage == InCookie && viewer.ClientOf(ctx).Socket {
-		return &record.Error{Code: record.BadUserInput, Message: "this sets cookies, which a socket cannot: send it over HTTP"}
+		return &record.Error{Code: record.BadUserInput, Message: "this sets cookies, which neither a socket nor an event can: send it over HTTP"}
 	}
 	return nil
 }

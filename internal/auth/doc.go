@@ -8,7 +8,8 @@
 //     (TestSameChild); any other reuse revokes the family, with events and a mail (TestReuse).
 //   - What ends a session or changes a role ends its access tokens on this node at once and on the others as soon as they
 //     read the change log, by whatever statement it was done (TestRevocationReachesOtherNodes); a node that starts, missed
-//     something or is a second behind does not take them either (TestLoad, TestBehind).
+//     something or is a second behind does not take them either (TestLoad, TestBehind). Who watches them is told, and where cookies
+//     carry tokens of each refresh as well (TestRenewalReachesOtherNodes), outside of locks (TestWatchersAreCalledOutsideTheLock).
 //   - Of any number of guesses at once no more than 10 are evaluated (TestParallelGuesses), then the account is locked, and
 //     no try while it is makes that longer (TestLockout). Codes of the second factor count like passwords
 //     (TestCodesAreGuarded, TestParallelCodes, TestConfirmTotpIsGuarded), those who present the right password never lock

@@ -28,8 +28,8 @@ type revocations struct {
 	complete  bool                    // all of the last ttl is here
 	ended     map[uuid.UUID]time.Time // sessions, and when that was learnt
 	roles     map[uuid.UUID]role      // of users
-	bySession watchers
-	byUser    watchers // the same
+	bySession watches
+	byUser    watches // the same
 	swept     time.Time
 }
 
@@ -39,31 +39,29 @@ type role struct {
 	learnt time.Time
 }
 
-// watcher is somebody to be told when a viewer's rights end.
-type watcher struct {
-	viewer viewer.Viewer
-	done   chan struct{}
+// watch is what somebody watches.
+type watch struct {
+	viewer  viewer.Viewer
+	watcher viewer.Watcher
 }
 
-// watchers are found by what may end.
-type watchers map[uuid.UUID]map[*watcher]struct{}
+// watches are found by what may happen. Most have few: a map each would take ten times the memory.
+type watches map[uuid.UUID][]*watch
 
-func (m watchers) add(id uuid.UUID, w *watcher) {
-	if m[id] == nil {
-		m[id] = map[*watcher]struct{}{}
-	}
-	m[id][w] = struct{}{}
-}
+func (m watches) add(id uuid.UUID, w *watch) { m[id] = append(m[id], w) }
 
-func (m watchers) remove(id uuid.UUID, w *watcher) {
-	if delete(m[id], w); len(m[id]) == 0 {
+func (m watches) remove(id uuid.UUID, w *watch) {
+	rest := slices.DeleteFunc(m[id], func(o *watch) bool { return o == w })
+	if len(rest) == 0 {
 		delete(m, id)
+		return
 	}
+	m[id] = rest
 }
 
 func newRevocations(ttl time.Duration) *revocations {
 	return &revocations{
-		ttl: ttl, ended: map[uuid.UUID]time.Time{}, roles: map[uuid.UUID]role{}, bySession: watchers{}, byUser: watchers{}, swept: time.Now(),
+		ttl: ttl, ended: map[uuid.UUID]time.Time{}, roles: map[uuid.UUID]role{}, bySession: watches{}, byUser: watches{}, swept: time.Now(),
 	}
 }
 
@@ -85,36 +83,71 @@ func (r *revocations) sessions(ids ...uuid.UUID) {
 
 // learn takes note of sessions that ended and of users' roles, and tells who watches.
 func (r *revocations) learn(sessions []uuid.UUID, roles map[uuid.UUID]string) {
+	for _, w := range r.note(sessions, roles) {
+		w.watcher.Ended()
+	}
+}
+
+// watch has w told from now on, unless its rights have ended.
+func (r *revocations) watch(w *watch) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ends(w.viewer) {
+		return false
+	}
+	r.bySession.add(w.viewer.Session, w)
+	r.byUser.add(w.viewer.ID, w)
+	return true
+}
+
+// note takes note, and returns those whose rights have ended, who are forgotten.
+func (r *revocations) note(sessions []uuid.UUID, roles map[uuid.UUID]string) (ended []*watch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	end := func(them []*watch) {
+		for _, w := range slices.Clone(them) {
+			if r.ends(w.viewer) {
+				ended = append(ended, w)
+				r.forget(w)
+			}
+		}
+	}
 	for _, id := range sessions {
 		r.ended[id] = now
-		r.tell(r.bySession[id])
+		end(r.bySession[id])
 	}
 	for id, name := range roles {
 		r.roles[id] = role{name, now}
-		r.tell(r.byUser[id])
+		end(r.byUser[id])
 	}
 	if now.Sub(r.swept) > r.ttl/10 {
 		r.sweep(now)
 	}
-}
-
-// tell tells those whose rights have ended. It wants the lock.
-func (r *revocations) tell(them map[*watcher]struct{}) {
-	for w := range them {
-		if r.ends(w.viewer) {
-			close(w.done)
-			r.forget(w)
-		}
-	}
+	return ended
 }
 
 // forget has w told nothing any more. It wants the lock.
-func (r *revocations) forget(w *watcher) {
+func (r *revocations) forget(w *watch) {
 	r.bySession.remove(w.viewer.Session, w)
 	r.byUser.remove(w.viewer.ID, w)
+}
+
+// watched returns those of some sessions that somebody watches.
+func (r *revocations) watched(sessions []uuid.UUID) []uuid.UUID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.DeleteFunc(sessions, func(id uuid.UUID) bool { return len(r.bySession[id]) == 0 })
+}
+
+// renew tells who watches a session until when its newest access token is good.
+func (r *revocations) renew(session uuid.UUID, until time.Time) {
+	r.mu.RLock()
+	them := slices.Clone(r.bySession[session])
+	r.mu.RUnlock()
+	for _, w := range them {
+		w.watcher.Renewed(until)
+	}
 }
 
 // sweep forgets what no access token can be about any more. It wants the lock.
@@ -156,24 +189,51 @@ func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
 		}
 		s.revoked.setComplete(err == nil)
 	}
-	var sessions, users []uuid.UUID
+	var sessions, refreshed, users []uuid.UUID
 	for _, c := range b.Changes {
 		switch {
 		case c.Entity == "session" && (c.Op == changelog.OpDelete || c.Op == changelog.OpUpdate && slices.Contains(c.Fields, "revoked_at")):
 			sessions = append(sessions, c.ID)
+		case c.Entity == "session" && c.Op == changelog.OpUpdate && slices.Contains(c.Fields, "last_used_at"):
+			refreshed = append(refreshed, c.ID)
 		case c.Entity == "user" && (c.Op == changelog.OpDelete || c.Op == changelog.OpUpdate && slices.Contains(c.Fields, "role")):
 			users = append(users, c.ID)
 		}
 	}
-	if len(sessions)+len(users) == 0 {
-		return
+	if len(sessions)+len(users) > 0 {
+		roles, err := s.roles(ctx, users)
+		if err != nil {
+			s.log.WarnContext(ctx, "load roles", "error", err)
+			s.revoked.setComplete(false) // until they can be loaded
+		}
+		s.revoked.learn(sessions, roles)
 	}
-	roles, err := s.roles(ctx, users)
+	if err := s.renew(ctx, refreshed); err != nil {
+		s.log.WarnContext(ctx, "read refreshed sessions", "error", err) // their sockets end with the tokens that they have
+	}
+}
+
+// renew tells who watches sessions that were refreshed. In header mode nobody is: a client there shows the token that it got. The row
+// says more than its change: no token outlives its session.
+func (s *Service) renew(ctx context.Context, sessions []uuid.UUID) error {
+	if s.cfg.Storage == InHeader {
+		return nil
+	}
+	if sessions = s.revoked.watched(sessions); len(sessions) == 0 {
+		return nil
+	}
+	rows, err := s.deps.Pool.Query(ctx, `SELECT id, least(last_used_at + $2::interval, expires_at) FROM sessions
+		WHERE id = ANY($1) AND revoked_at IS NULL`, sessions, s.cfg.AccessTTL)
 	if err != nil {
-		s.log.WarnContext(ctx, "load roles", "error", err)
-		s.revoked.setComplete(false) // until they can be loaded
+		return err
 	}
-	s.revoked.learn(sessions, roles)
+	var id uuid.UUID
+	var until time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &until}, func() error {
+		s.revoked.renew(id, until)
+		return nil
+	})
+	return err
 }
 
 // Load reads what has ended access tokens within their lifetime. Deliver calls it with the first batch, as what was
@@ -298,22 +358,19 @@ func (s *Service) endedByRow(ctx context.Context, v viewer.Viewer) (ended bool, 
 	return ended, nil
 }
 
-// Watch returns a channel that is closed when v's rights end: the session is revoked, or the user's role changes. stop
-// ends watching and has to be called.
-func (s *Service) Watch(v viewer.Viewer) (revoked <-chan struct{}, stop func()) {
-	w := &watcher{v, make(chan struct{})}
-	r := s.revoked
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ends(v) {
-		close(w.done)
-		return w.done, func() {}
+// Watch has w told when v's rights end, as the session is revoked, or the user's role changes, or the user is deleted: before Watch
+// returns where they have ended already. In cookie mode w is told as well when the session is refreshed, on whatever node. stop ends
+// watching and has to be called; a call that is under way may still come after it.
+func (s *Service) Watch(v viewer.Viewer, w viewer.Watcher) (stop func()) {
+	entry := &watch{v, w}
+	if !s.revoked.watch(entry) {
+		w.Ended()
+		return func() {}
 	}
-	r.bySession.add(v.Session, w)
-	r.byUser.add(v.ID, w)
-	return w.done, func() {
+	return func() {
+		r := s.revoked
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.forget(w)
+		r.forget(entry)
 	}
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -41,6 +42,17 @@ func (b *bundle) following(t testing.TB) *Service {
 // unhelped keeps a node from asking the database: what it knows then, it has from the log.
 func unhelped(s *Service) { s.deps.Lag = func() time.Duration { return 0 } }
 
+// watching is somebody who watches a viewer.
+type watching struct {
+	ended   chan struct{}
+	renewed chan time.Time
+}
+
+func newWatching() watching { return watching{make(chan struct{}), make(chan time.Time, 10)} }
+
+func (w watching) Ended()                  { close(w.ended) }
+func (w watching) Renewed(until time.Time) { w.renewed <- until }
+
 // within a second, the promise; a test machine may be slower.
 const soon = 5 * time.Second
 
@@ -79,13 +91,14 @@ func TestRevocationReachesOtherNodes(t *testing.T) {
 		p := b.login(t, "u_"+name[:4])
 		bystander := b.login(t, "root")
 		require.NoError(t, asks(other, p))
-		revoked, stop := other.Watch(*p.Viewer)
-		untouched, stopToo := other.Watch(*bystander.Viewer)
+		watcher, untouched := newWatching(), newWatching()
+		stop := other.Watch(*p.Viewer, watcher)
+		stopToo := other.Watch(*bystander.Viewer, untouched)
 
 		began := time.Now()
 		require.NoError(t, revoke(p), name)
 		select {
-		case <-revoked:
+		case <-watcher.ended:
 			t.Logf("%s: after %s", name, time.Since(began).Round(time.Millisecond))
 		case <-time.After(soon):
 			require.Fail(t, "not within a second", name)
@@ -93,19 +106,99 @@ func TestRevocationReachesOtherNodes(t *testing.T) {
 		refused(t, asks(other, p), record.Unauthenticated)
 		require.NoError(t, asks(other, bystander))
 		select {
-		case <-untouched:
+		case <-untouched.ended:
 			require.Fail(t, "another session ended", name)
 		default:
 		}
 		stop()
 		stopToo()
 
-		gone, stop := other.Watch(*p.Viewer) // who comes late is told at once
-		<-gone
+		late := newWatching() // is told at once
+		stop = other.Watch(*p.Viewer, late)
+		<-late.ended
 		stop()
 	}
 	require.Empty(t, other.revoked.bySession)
 	require.Empty(t, other.revoked.byUser)
+}
+
+// TestRenewalReachesOtherNodes holds that who watches a session of cookies learns until when its newest access token is good, on every
+// node, and no longer than the session lasts.
+func TestRenewalReachesOtherNodes(t *testing.T) {
+	t.Parallel()
+	for _, storage := range []TokenStorage{InHeader, InCookie, InBoth} {
+		b := setup(t, func(_ *Deps, c *Config) { c.Storage = storage })
+		b.user(t, "ada")
+		ctx, answer := request()
+		p, err := b.Login(ctx, LoginInput{Login: "ada", Password: password})
+		require.NoError(t, err)
+		other, w, bystander := b.following(t), newWatching(), newWatching()
+		defer other.Watch(*p.Viewer, w)()
+		defer other.Watch(*b.login(t, "ada").Viewer, bystander)()
+
+		refresh := func() *Payload {
+			if storage == InHeader {
+				p, err = b.Refresh(plain(), p.RefreshToken)
+			} else {
+				ctx, answer = request((&http.Response{Header: answer}).Cookies()...)
+				p, err = b.Refresh(ctx, nil)
+			}
+			require.NoError(t, err)
+			return p
+		}
+		refresh()
+		if storage != InHeader {
+			require.WithinDuration(t, *p.ExpiresAt, <-w.renewed, 2*time.Second)
+		}
+
+		// Near the end of the session the token ends with it, and so it is told.
+		b.exec(t, `UPDATE sessions SET ends_at = now() + interval '1 minute' WHERE id = $1`, p.Viewer.Session)
+		refresh()
+		if storage != InHeader {
+			require.WithinDuration(t, *p.ExpiresAt, <-w.renewed, 2*time.Second)
+			require.WithinDuration(t, b.clock().Add(time.Minute), *p.ExpiresAt, 5*time.Second)
+		}
+
+		_, err = b.Logout(as(*p.Viewer))
+		require.NoError(t, err)
+		<-w.ended
+		require.Empty(t, w.renewed, "in header mode a client shows the token that it got")
+		require.Empty(t, bystander.renewed)
+	}
+}
+
+// TestWatchersAreCalledOutsideTheLock holds that who is told may watch and stop watching.
+func TestWatchersAreCalledOutsideTheLock(t *testing.T) {
+	t.Parallel()
+	s := &Service{revoked: newRevocations(time.Minute)}
+	v := viewer.Viewer{ID: uuid.New(), Role: viewer.User, Session: uuid.New()}
+	w := &restless{s: s, v: v}
+	w.stop = s.Watch(v, w)
+	s.revoked.renew(v.Session, time.Now())
+	require.Equal(t, 1, w.calls)
+	s.revoked.sessions(v.Session, v.Session)
+	require.Equal(t, 2, w.calls, "the end is told once")
+	require.Empty(t, s.revoked.bySession)
+	require.Empty(t, s.revoked.byUser)
+}
+
+// restless is a watcher that watches anew whenever it is told something.
+type restless struct {
+	s     *Service
+	v     viewer.Viewer
+	calls int
+	stop  func()
+}
+
+func (w *restless) Renewed(time.Time) {
+	w.calls++
+	w.stop()
+	w.stop = w.s.Watch(w.v, w)
+}
+
+func (w *restless) Ended() {
+	w.calls++
+	w.stop()
 }
 
 // TestLoad holds that a node that starts knows what was revoked before, without asking the database.
@@ -232,13 +325,26 @@ func TestForget(t *testing.T) {
 	require.Empty(t, r.roles)
 }
 
+type nobody struct{}
+
+func (nobody) Ended()            {}
+func (nobody) Renewed(time.Time) {}
+
+// BenchmarkWatch is what a watched socket takes.
+func BenchmarkWatch(b *testing.B) {
+	s := &Service{revoked: newRevocations(time.Minute)}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Watch(viewer.Viewer{ID: uuid.New(), Role: viewer.User, Session: uuid.New()}, nobody{})
+	}
+}
+
 // BenchmarkLearn is a session that ends while 100,000 others are watched.
 func BenchmarkLearn(b *testing.B) {
 	r := newRevocations(time.Minute)
 	s := &Service{revoked: r}
 	for range 100_000 {
-		_, stop := s.Watch(viewer.Viewer{ID: uuid.New(), Role: viewer.User, Session: uuid.New()})
-		defer stop()
+		defer s.Watch(viewer.Viewer{ID: uuid.New(), Role: viewer.User, Session: uuid.New()}, nobody{})()
 	}
 	for b.Loop() {
 		r.sessions(uuid.New())

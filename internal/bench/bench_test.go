@@ -9,33 +9,29 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/dbtest"
 )
 
-// TestMain is both servers as well: the test's binary stands for godstack and for this command.
+// TestMain is the servers as well: the test's binary stands for godstack and for this command.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && (os.Args[1] == "serve" || os.Args[1] == roleUnrestricted || os.Args[1] == roleBaseline) {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		var err error
-		if os.Args[1] == roleBaseline {
-			err = baselineMain(ctx, os.Stdout)
-		} else {
-			err = godstackMain(ctx, os.Args[1] == "serve", os.Stdout)
-		}
-		stop()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	is, err := serveAs(ctx, os.Args[1:], os.Stdin, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	dbtest.Main(m)
+	if !is {
+		dbtest.Main(m)
+	}
 }
 
 // small is as small as the operations allow.
@@ -56,7 +52,8 @@ func testBench(t *testing.T, rules bool) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cfg := config{
-		slice: 20 * time.Millisecond, program: self, size: small, rules: rules, temp: t.TempDir(), benchfmt: t.TempDir() + "/bench.txt", logLevel: "warn",
+		slice: 20 * time.Millisecond, program: self, size: small, rules: rules, temp: t.TempDir(), benchfmt: t.TempDir() + "/bench.txt",
+		logLevel: "warn", only: regexp.MustCompile("^[RW]"),
 	}
 	r, err := bench(t.Context(), cfg)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -130,6 +127,93 @@ func TestQuantile(t *testing.T) {
 	require.Equal(t, 4, quantile([]int{4, 3, 2, 1}, 1))
 }
 
+// TestSockets has a few sockets hear of each update exactly once, in the order of versions: listeners fail otherwise.
+func TestSockets(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cfg := config{
+		program: self, size: small, rules: true, temp: t.TempDir(), benchfmt: t.TempDir() + "/bench.txt", logLevel: "warn",
+		only: regexp.MustCompile("^(S.|idle)$"), sockets: 20, spell: 100 * time.Millisecond,
+	}
+	r, err := bench(t.Context(), cfg)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("CPU time is counted on Linux alone")
+	}
+	require.NoError(t, err)
+	for _, c := range r.crowds {
+		require.Empty(t, c.left)
+		for target, res := range c.result {
+			if c.idle {
+				require.NotZero(t, res.goroutines, crowdTargets[target])
+				continue
+			}
+			require.NotZero(t, res.writes)
+			require.Equal(t, res.writes*c.sockets/c.records, res.deliveries, "%s of %s", c.name, crowdTargets[target])
+			require.Zero(t, res.joined)
+			require.Len(t, res.delays, res.deliveries)
+		}
+	}
+	var out bytes.Buffer
+	require.NoError(t, r.print(&out))
+	require.Len(t, regexp.MustCompile(`(?m)^ *S\d +(godstack|bare)( +-?[\d.]+| +-){14}$`).FindAllString(out.String(), -1), 6, out.String())
+	require.Len(t, regexp.MustCompile(`(?m)^ *idle( +-?[\d.]+){6}$`).FindAllString(out.String(), -1), 2, out.String())
+	raw, err := os.ReadFile(cfg.benchfmt)
+	require.NoError(t, err)
+	require.Len(t, regexp.MustCompile(`(?m)^BenchmarkSockets/\w+/sockets=\d+/(godstack|bare) \d+( -?[\d.]+ [\w/-]+)+$`).FindAll(raw, -1), 10)
+	left, err := os.ReadDir(cfg.temp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// What comes in any pieces is taken as if it came whole; what must not come is an error.
+func TestSocketTakesFrames(t *testing.T) {
+	t.Parallel()
+	event := func(kind string, version int) string {
+		return fmt.Sprintf(`{"id":"1","type":"next","payload":{"data":{"threadChanged":{"kind":%q,"version":%d,"thread":{"version":%d}}}}}`,
+			kind, version, version+1)
+	}
+	frame := func(first byte, payload string) string {
+		if len(payload) < 126 {
+			return string([]byte{first, byte(len(payload))}) + payload
+		}
+		return string([]byte{first, 126, byte(len(payload) >> 8), byte(len(payload))}) + payload
+	}
+	text := func(payload string) string { return frame(final|opText, payload) }
+	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+	start := head + text(event("SNAPSHOT", 2)) + text(`{"kind":"READY"}`)
+	for _, c := range []struct{ in, says string }{
+		{start + text(event("UPDATED", 3)) + text(event("UPDATED", 5)), ""},
+		{start + frame(opText, event("UPDATED", 3)) + frame(final|opPong, "") + frame(final|opContinuation, "") + text(event("UPDATED", 5)), ""},
+		{start + text(event("UPDATED", 3)) + text(event("UPDATED", 5)) + text(event("UPDATED", 5)), "version 5 comes after 5"},
+		{start + text(event("UPDATED", 2)), "version 2 comes after 2"},
+		{start + text(`{"id":"1","type":"complete"}`), "unexpected message"},
+		{start + text(`{"kind":"UPDATED"}`), "no version"},
+		{start + frame(final|opClose, "\x11\x94gone"), "the server closes"},
+		{start + frame(final|0x3, ""), "begins with 0x83"},
+		{"HTTP/1.1 403 Forbidden\r\n\r\n", "refused"},
+	} {
+		for size := range 4 {
+			l := newListeners("")
+			l.due.Store(3)
+			s := &socket{listeners: l, ready: make(chan struct{})}
+			var err error
+			for piece := range slices.Chunk([]byte(c.in), 1+size*size*size*7) {
+				if err = s.take(piece, 0); err != nil {
+					break
+				}
+			}
+			if c.says != "" {
+				require.ErrorContains(t, err, c.says)
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, []arrival{{version: 3}, {version: 5}}, s.heard)
+			require.NoError(t, l.settle(t.Context()))
+		}
+	}
+}
+
 // BenchmarkRequest runs either server in this process, with one client, for profiles. Figures to compare are those of the command.
 func BenchmarkRequest(b *testing.B) {
 	url := dbtest.URL(b)
@@ -161,4 +245,33 @@ func BenchmarkRequest(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkDelivery runs Godstack in this process, with sockets that all watch one record, for profiles.
+func BenchmarkDelivery(b *testing.B) {
+	url := dbtest.URL(b)
+	d, err := fill(b.Context(), url, small)
+	require.NoError(b, err)
+	defer d.close()
+	require.NoError(b, d.admit(b.Context()))
+	addr, stop, err := startHere(b.Context(), d, godstack, true, url)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, stop()) }()
+	tokens, err := d.signIn()
+	require.NoError(b, err)
+	conn, err := pgx.Connect(b.Context(), url)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, conn.Close(b.Context())) }()
+	s := &stage{
+		crowd: &crowd{sockets: 500, records: 1}, data: d, tokens: tokens, target: godstack, all: newListeners(addr), conns: []*pgx.Conn{conn},
+		writes: make([][]write, 1),
+	}
+	defer s.all.close()
+	require.NoError(b, s.open(b.Context(), s.sockets))
+	for b.Loop() {
+		if err := errors.Join(s.write(b.Context(), 0, 0), s.all.settle(b.Context())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*s.sockets), "ns/delivery")
 }

@@ -70,9 +70,7 @@ func startHere(ctx context.Context, d *data, target int, rules bool, url string)
 	if target == baseline {
 		return startBaseline(ctx, url)
 	}
-	a, err := app.Start(ctx, app.Config{
-		DatabaseURL: url, Addr: "127.0.0.1:0", PublicURL: publicURL, JWTKeys: d.keys.jwt, SecretKeys: d.keys.secret, RateLimit: rateLimit, Unrestricted: !rules,
-	})
+	a, err := app.Start(ctx, appConfig(url, d.keys, rules))
 	if err != nil {
 		return "", nil, err
 	}

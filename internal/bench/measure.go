@@ -35,17 +35,6 @@ type series struct {
 func measure(ctx context.Context, r *report, s servers, deadline time.Time) error {
 	l := &load{data: r.data, servers: s}
 	defer l.close()
-	for i := range operations {
-		if r.cfg.only != nil && !r.cfg.only.MatchString(operations[i].name) {
-			continue
-		}
-		for _, n := range concurrencies {
-			r.series = append(r.series, &series{op: &operations[i], clients: n})
-		}
-	}
-	if len(r.series) == 0 {
-		return fmt.Errorf("no operation matches %s", r.cfg.only)
-	}
 	for _, se := range r.series { // connections, prepared statements, caches
 		for target := range s {
 			if _, err := l.turn(ctx, se.op, target, se.clients, r.cfg.slice); err != nil {
@@ -94,7 +83,7 @@ func (l *load) turn(ctx context.Context, op *operation, target, clients int, las
 		}
 		l.clients[target] = append(l.clients[target], c)
 	}
-	before, err := l.cpuTimes(ctx, p)
+	before, err := l.data.cpuTimes(ctx, p)
 	if err != nil {
 		return slice{}, err
 	}
@@ -122,17 +111,9 @@ func (l *load) turn(ctx context.Context, op *operation, target, clients int, las
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
 		return slice{}, err
 	}
-	after, err := l.cpuTimes(ctx, p)
-	if err != nil {
-		return slice{}, err
-	}
 	var s slice
-	for pid, used := range after {
-		if used -= before[pid]; pid == p.cmd.Process.Pid {
-			s.server += used
-		} else {
-			s.postgres += used
-		}
+	if s.server, s.postgres, err = l.data.cpuSince(ctx, p, before); err != nil {
+		return slice{}, err
 	}
 	for _, ls := range latencies {
 		s.requests += len(ls)
@@ -142,8 +123,8 @@ func (l *load) turn(ctx context.Context, op *operation, target, clients int, las
 }
 
 // cpuTimes are the CPU times of a server and of its backends, by process id.
-func (l *load) cpuTimes(ctx context.Context, p *process) (map[int]time.Duration, error) {
-	pids, err := l.data.backends(ctx, p.app)
+func (d *data) cpuTimes(ctx context.Context, p *process) (map[int]time.Duration, error) {
+	pids, err := d.backends(ctx, p.app)
 	if err != nil {
 		return nil, fmt.Errorf("find the backends of %s: %w", p.app, err)
 	}
@@ -154,4 +135,17 @@ func (l *load) cpuTimes(ctx context.Context, p *process) (map[int]time.Duration,
 		}
 	}
 	return times, nil
+}
+
+// cpuSince is the CPU time that a server and its backends have used since before, which cpuTimes gave.
+func (d *data) cpuSince(ctx context.Context, p *process, before map[int]time.Duration) (server, postgres time.Duration, err error) {
+	after, err := d.cpuTimes(ctx, p)
+	for pid, used := range after {
+		if used -= before[pid]; pid == p.cmd.Process.Pid {
+			server += used
+		} else {
+			postgres += used
+		}
+	}
+	return server, postgres, err
 }

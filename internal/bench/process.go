@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,8 @@ type process struct {
 	addr   string
 	app    string   // application_name of its backends
 	tokens []string // of users; nil where none are asked for
+	orders io.WriteCloser
+	said   chan string // the last line of its standard output that nobody has taken
 }
 
 // servers are the two that are compared, by target.
@@ -29,7 +32,7 @@ var printedAddress = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 
 // launch starts a server and returns once it has printed its address.
 func launch(path, role, app string, environ ...string) (*process, error) {
-	p := &process{cmd: exec.Command(path, role), app: app} // stop ends it, in good order
+	p := &process{cmd: exec.Command(path, role), app: app, said: make(chan string, 1)} // stop ends it, in good order
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environ...)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = endsWithParent
@@ -37,15 +40,43 @@ func launch(path, role, app string, environ ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.orders, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	r := bufio.NewReader(stdout)
+	line, err := r.ReadString('\n')
 	if p.addr = printedAddress.FindString(line); p.addr != "" {
-		go func() { _, _ = io.Copy(io.Discard, stdout) }()
+		go func() {
+			for lines := bufio.NewScanner(r); lines.Scan(); {
+				select {
+				case p.said <- lines.Text():
+				default: // nobody asked
+				}
+			}
+		}()
 		return p, nil
 	}
 	return nil, errors.Join(fmt.Errorf("%s %s does not say where it listens: %q", path, role, line), err, p.stop())
+}
+
+// collect has a server that obeys free what memory it can, and returns what it holds then.
+func (p *process) collect() (resident int64, goroutines int, err error) {
+	if _, err := io.WriteString(p.orders, orderCollect+"\n"); err != nil {
+		return 0, 0, err
+	}
+	select {
+	case line := <-p.said:
+		if goroutines, err = strconv.Atoi(line); err != nil {
+			return 0, 0, fmt.Errorf("count goroutines: %w", err)
+		}
+	case <-time.After(patience):
+		return 0, 0, fmt.Errorf("the server has not collected its garbage within %s", patience)
+	}
+	resident, err = residentBytes(p.cmd.Process.Pid)
+	return resident, goroutines, err
 }
 
 // stop ends the server and waits for that.
@@ -83,6 +114,14 @@ const starts = 5
 // rateLimit is so high that no load reaches it: requests are counted, and none is refused.
 const rateLimit = 10_000_000
 
+// environ is what Godstack finds in its environment.
+func (c config) environ(d *data, url string) []string {
+	return []string{
+		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=" + publicURL, "LOG_LEVEL=" + c.logLevel, databaseURL + "=" + url,
+		jwtKeys + "=" + d.keys.jwt, secretKeys + "=" + d.keys.secret, fmt.Sprintf("RATE_LIMIT=%d", rateLimit),
+	}
+}
+
 // startBoth starts both servers, and godstack a few times to see how long that takes until it is ready. What it returns must be stopped,
 // also with an error.
 func startBoth(ctx context.Context, cfg config, d *data, url string) (s servers, took []time.Duration, err error) {
@@ -90,15 +129,13 @@ func startBoth(ctx context.Context, cfg config, d *data, url string) (s servers,
 	if err != nil {
 		return s, nil, err
 	}
-	program, role := cfg.program, "serve"
+	program, role := cfg.program, roleGodstack
 	if !cfg.rules {
 		program, role = self, roleUnrestricted
 	}
 	for i := range starts {
 		began := time.Now()
-		s[godstack], err = launch(program, role, "godstack",
-			"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL="+publicURL, "LOG_LEVEL="+cfg.logLevel, databaseURL+"="+url,
-			jwtKeys+"="+d.keys.jwt, secretKeys+"="+d.keys.secret, fmt.Sprintf("RATE_LIMIT=%d", rateLimit))
+		s[godstack], err = launch(program, role, "godstack", cfg.environ(d, url)...)
 		if err != nil {
 			return s, nil, err
 		}

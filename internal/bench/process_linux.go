@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -39,3 +40,15 @@ func residentBytes(pid int) (int64, error) {
 	}
 	return 0, fmt.Errorf("process %d has no VmRSS", pid)
 }
+
+// openFiles is how many files a process may open here. Go raises the soft limit to the hard one at the start.
+func openFiles() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("limit of open files: %w", err)
+	}
+	return int(min(limit.Cur, math.MaxInt32)), nil //nolint:gosec // it fits
+}
+
+// readNow reads what a socket that does not block has.
+func readNow(fd uintptr, b []byte) (int, error) { return syscall.Read(int(fd), b) }

@@ -76,6 +76,8 @@ func (r resolvers) bind(cfg *config.Config) {
 	model(record+"Cursor", "Cursor")
 	model(record+"Ref", "RecordRef")
 	model(record+"Raw", "Node", "Record", "RecordMap")
+	model(record+"Event", "RecordChange")
+	model(record+"OnConflict", "OnConflict")
 	cfg.Models["Deleted"] = config.TypeMapEntry{
 		Model: config.StringList{record + "Deleted"}, Fields: map[string]config.TypeMapField{"deletedId": {FieldName: "DeletedID"}},
 	}
@@ -91,7 +93,7 @@ func (r resolvers) bind(cfg *config.Config) {
 // entity's description, where gqlgen would write code for each field. The schema that requests are validated against
 // is the whole one.
 func (r resolvers) MutateSchema(s *ast.Schema) error {
-	opaque := []string{"Node", "Record", "RecordMap", "PageInfo", "ChangeKind", "OrderDirection"}
+	opaque := []string{"Node", "Record", "RecordMap", "RecordChange", "PageInfo", "ChangeKind", "OrderDirection"}
 	for _, e := range r.entities {
 		for _, suffix := range []string{"", "Connection", "Edge", "Change", "WhereInput", "Order", "OrderField"} {
 			opaque = append(opaque, e.Name+suffix)
@@ -171,6 +173,8 @@ func sharedBody(f *codegen.Field) string {
 		return "return record.FetchAll(ctx, r.Stores.Engine, ids)"
 	case "Query.records":
 		return "return record.Records(ctx, r.Stores.Engine, refs)"
+	case "Subscription.recordsChanged":
+		return "return record.WatchRecords(ctx, r.Stores.Engine, refs, since)"
 	}
 	return ""
 }
@@ -188,11 +192,17 @@ func (e *Entity) body(f *codegen.Field) string {
 	case "Mutation.create" + e.Name:
 		return "return record.Create(ctx, " + store + ", input)"
 	case "Mutation.update" + e.Name:
-		return "return record.Update(ctx, " + store + ", id, expectedVersion, input)"
+		return "return record.Update(ctx, " + store + ", id, expectedVersion, input, onConflict)"
 	case "Mutation.delete" + e.Name:
 		return "return record.Delete(ctx, " + store + ", id, expectedVersion)"
 	case "Subscription." + e.Single + "Changed":
-		return "return record.Watch(ctx, " + store + ", id, knownVersion)"
+		return "return record.Watch(ctx, " + store + ", id, knownVersion, since)"
+	case "Subscription." + e.List + "Changed":
+		where := "where"
+		if !takes(f, where) {
+			where = "nil"
+		}
+		return "return record.WatchList(ctx, " + store + ", " + where + ", since)"
 	}
 	return ""
 }
@@ -201,9 +211,14 @@ func (e *Entity) body(f *codegen.Field) string {
 func page(f *codegen.Field) string {
 	args := pageArgs
 	for _, name := range []string{"orderBy", "where"} {
-		if !slices.ContainsFunc(f.Args, func(a *codegen.FieldArgument) bool { return a.Name == name }) {
+		if !takes(f, name) {
 			args = strings.Replace(args, ", "+strings.ToUpper(name[:1])+name[1:]+": "+name, "", 1)
 		}
 	}
 	return args
+}
+
+// takes reports whether a field has an argument.
+func takes(f *codegen.Field, name string) bool {
+	return slices.ContainsFunc(f.Args, func(a *codegen.FieldArgument) bool { return a.Name == name })
 }

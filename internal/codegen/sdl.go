@@ -50,18 +50,24 @@ func extendSDL(es []*Entity, s *ast.Schema) {
 			mutation.Fields = append(mutation.Fields, sdlField("create"+e.Name, e.Name+"!", "input", "Create"+e.Name+"Input!"))
 		}
 		if e.Can(entity.Update) {
-			mutation.Fields = append(mutation.Fields, sdlField("update"+e.Name, e.Name+"!", "id", "ID!", "expectedVersion", "Int!",
-				"input", "Update"+e.Name+"Input!"))
+			update := sdlField("update"+e.Name, e.Name+"!", "id", "ID!", "expectedVersion", "Int!", "input", "Update"+e.Name+"Input!",
+				"onConflict", "OnConflict")
+			update.Arguments.ForName("onConflict").DefaultValue = &ast.Value{Kind: ast.EnumValue, Raw: "FAIL"}
+			mutation.Fields = append(mutation.Fields, update)
+			s.Types["OnConflict"] = onConflict()
 		}
 		if e.Can(entity.Delete) {
 			mutation.Fields = append(mutation.Fields, sdlField("delete"+e.Name, "Deleted!", "id", "ID!", "expectedVersion", "Int!"))
 		}
 		if e.Live() {
-			s.AddTypes(&ast.Definition{Kind: ast.Object, Name: e.Name + "Change", Description: "An event of a stream of " + e.List + ".",
-				Fields: ast.FieldList{sdlField("kind", "ChangeKind!"), sdlField("recordId", "ID"), sdlField("version", "Int"),
-					sdlField("fields", "[String!]!"), sdlField(e.Single, e.Name)}})
+			s.AddTypes(change(e.Name+"Change", "An event of a stream of "+e.List+".", e.Single, e.Name))
+			list := []string{"where", e.Name + "WhereInput", "since", "Cursor"}
+			if s.Types[list[1]] == nil { // nothing to filter by
+				list = list[2:]
+			}
 			subscription.Fields = append(subscription.Fields,
-				sdlField(e.Single+"Changed", e.Name+"Change!", "id", "ID!", "knownVersion", "Int"))
+				sdlField(e.Single+"Changed", e.Name+"Change!", "id", "ID!", "knownVersion", "Int", "since", "Cursor"),
+				sdlField(e.List+"Changed", e.Name+"Change!", list...))
 		}
 	}
 	recordMap.Fields = append(recordMap.Fields, sdlField("unchanged", "[ID!]!"), sdlField("missing", "[ID!]!"))
@@ -70,8 +76,12 @@ func extendSDL(es []*Entity, s *ast.Schema) {
 		s.AddTypes(mutation)
 	}
 	if len(subscription.Fields) > 0 {
-		s.AddTypes(changeKind(), subscription)
+		subscription.Fields = append(subscription.Fields,
+			sdlField("recordsChanged", "RecordChange!", "refs", "[RecordRef!]!", "since", "Cursor"))
+		s.AddTypes(changeKind(), change("RecordChange", "An event of a stream of records of any type.", "record", "Record"), subscription)
 	}
+	s.Types["Cursor"].Description = "A place in a list, or in a stream of changes: opaque, and of use where it came from.\n" +
+		"A list goes on from it in the same order; a stream on any server, for as long as the change log reaches back."
 	slices.SortStableFunc(query.Fields, func(a, b *ast.FieldDefinition) int { return rootRank(a) - rootRank(b) })
 }
 
@@ -80,15 +90,47 @@ func rootRank(f *ast.FieldDefinition) int {
 	return map[string]int{"node": -3, "nodes": -2, "records": -1}[f.Name]
 }
 
-func changeKind() *ast.Definition {
-	d := &ast.Definition{Kind: ast.Enum, Name: "ChangeKind", Description: "What an event of a stream is."}
-	for _, v := range [][2]string{
-		{"SNAPSHOT", "The record as it is when the stream begins."},
-		{"READY", "What you hold is current; from here on there are changes."},
-		{"CREATED", ""}, {"UPDATED", ""},
-		{"DELETED", "The record is gone."},
-		{"RESYNC", "Drop what you hold: snapshots follow."},
+// change makes the type of a stream's events, with the field that has the record.
+func change(name, description, field, typ string) *ast.Definition {
+	d := &ast.Definition{Kind: ast.Object, Name: name, Description: description}
+	for _, f := range [][3]string{
+		{"kind", "ChangeKind!", ""},
+		{"recordId", "ID", "Of which record; null in READY and RESYNC of a list."},
+		{"version", "Int", "The change's, or the snapshot's. What " + field + " has, read as it is delivered, may be newer."},
+		{"cursor", "Cursor!", "Connect again with it as since, and the stream goes on after this event."},
+		{"fields", "[String!]!", "What an update changed, as far as you may read it."},
+		{field, typ, ""},
 	} {
+		x := sdlField(f[0], f[1])
+		x.Description = f[2]
+		d.Fields = append(d.Fields, x)
+	}
+	return d
+}
+
+func changeKind() *ast.Definition {
+	return enum("ChangeKind", "What an event of a stream is.", [][2]string{
+		{"SNAPSHOT", "A record as it is when the stream begins."},
+		{"READY", "Nothing is missing up to here: all snapshots are sent, or what you hold is current. From here on there are changes."},
+		{"CREATED", "A record is new, or has entered the list."},
+		{"UPDATED", "A record has changed."},
+		{"DELETED", "A record is gone, has left the list, or may not be read any more."},
+		{"RESYNC", "Drop what you hold: snapshots follow."},
+	})
+}
+
+func onConflict() *ast.Definition {
+	return enum("OnConflict", "What becomes of an update whose expectedVersion is not the current one any more.", [][2]string{
+		{"FAIL", "It is refused with CONFLICT."},
+		{"MERGE", "It is applied to the current version if none of its fields has been changed to something else since; else it is refused.\n" +
+			"extensions.merged of the answer says what was merged."},
+	})
+}
+
+// enum makes an enum; values are names and descriptions.
+func enum(name, description string, values [][2]string) *ast.Definition {
+	d := &ast.Definition{Kind: ast.Enum, Name: name, Description: description}
+	for _, v := range values {
 		d.EnumValues = append(d.EnumValues, &ast.EnumValueDefinition{Name: v[0], Description: v[1]})
 	}
 	return d

@@ -56,6 +56,9 @@ func (d *Driver) Query(ctx context.Context, query string, args, v any) error {
 // SQL returns the pool as a Querier that sends the context's settings along.
 func (d *Driver) SQL() Querier { return poolQuerier{d.pool} }
 
+// Pool returns the pool itself.
+func (d *Driver) Pool() *pgxpool.Pool { return d.pool }
+
 // Tx returns a *Tx with the database's default options; see Begin.
 func (d *Driver) Tx(ctx context.Context) (dialect.Tx, error) {
 	return d.Begin(ctx, pgx.TxOptions{}), nil

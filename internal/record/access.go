@@ -117,6 +117,7 @@ func (e *Entity) protect(c *Config) (err error) {
 			}
 		}
 	}
+	e.limited = e.limitedFields()
 	e.needs = map[entity.Operation]*rule{}
 	for op, r := range e.rules {
 		e.note(r)
@@ -472,8 +473,15 @@ func (a asker) local(r *rule, e *Entity, n reflect.Value) bool {
 	return false
 }
 
-// decide says for which askers r holds, of a record in memory. What the record does not tell is read once for all of them.
-func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]bool, error) {
+// earlier is what decide has to know of a record that is not as the database has it.
+type earlier struct {
+	links []links                                 // what has been done to its edges since, from the newest on
+	gone  func(recordKey) (Node, *earlier, error) // finds a record that is not there any more; nil where there was none
+}
+
+// decide says for which askers r holds, of a record in memory. What the record does not tell is read once for all of them. p is nil for
+// a record as it is.
+func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker, p *earlier) ([]bool, error) {
 	out := make([]bool, len(who))
 	var open []int
 	for i, a := range who {
@@ -505,6 +513,16 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]boo
 		if err != nil {
 			return nil, err
 		}
+		if p != nil {
+			for _, l := range p.links {
+				for _, id := range l[r.edge.Name].Added {
+					there[id] = false
+				}
+				for _, id := range l[r.edge.Name].Removed {
+					there[id] = true
+				}
+			}
+		}
 		settle(func(a asker) bool { return there[a.ID] })
 	case entity.KindThrough:
 		id, ok := r.edge.field.value(row).(uuid.UUID)
@@ -513,10 +531,19 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]boo
 		}
 		to := s.engine.stores[r.edge.to.Prefix]
 		found, err := to.load(ctx, []uuid.UUID{id})
-		if err != nil || found[id] == nil {
-			return out, err
+		if err != nil {
+			return nil, err
 		}
-		part, err := to.decide(ctx, to.need(r.op), found[id], pick(who, open))
+		parent, its := found[id], (*earlier)(nil)
+		if parent == nil && p != nil {
+			if parent, its, err = p.gone(recordKey{to.Prefix, id}); err != nil {
+				return nil, err
+			}
+		}
+		if parent == nil {
+			return out, nil
+		}
+		part, err := to.decide(ctx, to.need(r.op), parent, pick(who, open), its)
 		if err != nil {
 			return nil, err
 		}
@@ -534,7 +561,7 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker) ([]boo
 		all := r.kind == entity.KindAll
 		settle(func(asker) bool { return all })
 		for _, part := range r.rules {
-			got, err := s.decide(ctx, part, n, pick(who, open))
+			got, err := s.decide(ctx, part, n, pick(who, open), p)
 			if err != nil {
 				return nil, err
 			}

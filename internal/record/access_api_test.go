@@ -224,6 +224,17 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"Subscription.securityEventChanged", `subscription($id: ID!) { securityEventChanged(id: $id) { kind recordId } }`, of("event of member"), [8]string{
 			noOne, unseen, "event_of_member", unseen, unseen, unseen, "event_of_member", unseen}},
 
+		{"Subscription.usersChanged", `subscription { usersChanged { kind user { id username } } }`, nothing, [8]string{
+			noOne, "users", "users", "users", "users", "users", "users", "users"}},
+		{"Subscription.threadsChanged", `subscription { threadsChanged { kind thread { id subject } } }`, nothing, [8]string{
+			noOne, "-", "shared", "shared", "shared", "-", "-", "secret"}},
+		{"Subscription.messagesChanged", `subscription { messagesChanged { kind message { id body thread { id } } } }`, nothing, [8]string{
+			noOne, "-", "reply+shared+words", "reply+shared+words", "reply+shared+words", "-", "-", "secret+thought"}},
+		{"Subscription.securityEventsChanged", `subscription { securityEventsChanged { kind securityEvent { id name } } }`, nothing, [8]string{
+			noOne, "event_of_stranger", "event_of_member", "-", "-", "-", "event_of_member+event_of_nobody+event_of_stranger", "-"}},
+		{"Subscription.recordsChanged", `subscription($refs: [RecordRef!]!) { recordsChanged(refs: $refs) { kind record { id } } }`, refs, [8]string{
+			"-", "users+event_of_stranger", member, talker, talker, "users", "users+event_of_member+event_of_nobody+event_of_stranger", "users+secret+thought"}},
+
 		{"Mutation.createThread", `mutation { createThread(input: {subject: "x"}) { version } }`, nothing, [8]string{
 			noOne, "ok", "ok", "ok", "ok", "ok", "ok", "ok"}},
 		{"Mutation.updateThread", `mutation($id: ID!, $version: Int!) { updateThread(id: $id, expectedVersion: $version, input: {subject: "new"}) { version } }`, freshThread, [8]string{
@@ -265,7 +276,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			case "Query":
 				got = c.seen(c.by(t, name, row.document, vars...))
 			case "Subscription":
-				got = c.seen(c.first(t, name, row.document, vars...))
+				got = c.seen(c.opening(t, name, row.document, vars...))
 			case "Mutation":
 				before := c.written(t)
 				a := c.by(t, name, row.document, vars...)

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -268,13 +267,6 @@ func (w *world) holds(stores map[string]*Store, e string, r entity.Rule, n *thin
 	return !slices.ContainsFunc(r.Rules, func(p entity.Rule) bool { return !w.holds(stores, e, p, n, a) })
 }
 
-func (a asker) context(ctx context.Context) context.Context {
-	if !a.signedIn {
-		return ctx
-	}
-	return viewer.NewContext(ctx, a.Viewer)
-}
-
 func ids(things []*thing) []string {
 	out := []string{}
 	for _, n := range things {
@@ -407,7 +399,7 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 	for _, op := range []entity.Operation{reading, entity.Create, entity.Update, entity.Delete} {
 		own := map[entity.Operation]entity.Rule{reading: s.Access.Read, entity.Create: s.Access.Create, entity.Update: s.Access.Update, entity.Delete: s.Access.Delete}[op]
 		for _, n := range loaded {
-			allowed, err := s.decide(ctx, s.need(op), n, []asker{{}, a})
+			allowed, err := s.decide(ctx, s.need(op), n, []asker{{}, a}, nil)
 			require.NoError(t, err, note)
 			require.Equal(t, w.holds(stores, name, s.Access.Read, n.(*thing), a) && w.holds(stores, name, own, n.(*thing), a), allowed[1], "in memory, %s: %s", op, note)
 			if op == reading && allowed[1] {

@@ -96,6 +96,8 @@ type Entity struct {
 	edges   map[string]*Edge
 	rules   map[entity.Operation]*rule
 	needs   map[entity.Operation]*rule // the same, with the rule of reading
+	reaches []string                   // the entities of other records that decide who reads one
+	limited []*Field                   // the fields that not everybody reads who may read the record
 	decides map[string]bool            // the columns and edges, as the change log names them, that rules look at, of any entity
 }
 

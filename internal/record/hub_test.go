@@ -1,49 +1,146 @@
 package record
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/changelog"
 )
 
-// A subscriber that does not keep up loses no field that changed, and gets the newest version.
-func TestSlowSubscriber(t *testing.T) {
-	t.Parallel()
+// narrowSink takes as many answers as it has room for.
+type narrowSink struct {
+	room  int
+	got   []string
+	ended bool
+}
+
+func (s *narrowSink) Next(a *Answer) bool {
+	if s.room == 0 {
+		return false
+	}
+	s.room--
+	var event struct {
+		Data struct {
+			X struct {
+				Kind    string
+				Version int
+				Fields  []string
+			}
+		}
+	}
+	if err := json.Unmarshal(a.Body, &event); err != nil {
+		panic(err)
+	}
+	s.got = append(s.got, fmt.Sprint(event.Data.X.Kind, " ", event.Data.X.Version, " ", event.Data.X.Fields))
+	return true
+}
+
+func (*narrowSink) Flush()      {}
+func (s *narrowSink) End(error) { s.ended = true }
+
+// held is a store of an entity that no database is asked about, and changes of its records.
+func held(t *testing.T) (*Engine, *Store, func(id uuid.UUID, version int64, field string) *news) {
+	e := &Entity{Name: "Thing", Prefix: "thing", column: map[string]*Field{}, types: []string{"Thing"}}
+	for _, name := range []string{"title", "body"} {
+		e.column[name] = &Field{Name: name, Column: name, Use: InType}
+	}
 	g, err := NewEngine(nil, nil, nil)
 	require.NoError(t, err)
-	id := uuid.New()
-	s := g.hub.subscribe(recordKey{"thread", id}, asker{})
-	var b changelog.Batch
-	for v := range int64(2 * maxPending) {
-		field := "subject"
-		if v == maxPending+1 {
-			field = "members"
-		}
-		b.Changes = append(b.Changes, changelog.Change{Entity: "thread", ID: id, Version: v + 1, Op: changelog.OpUpdate, Fields: []string{field}})
+	s := NewStore(e, Model{})
+	s.engine, g.stores["thing"] = g, s
+	return g, s, func(id uuid.UUID, version int64, field string) *news {
+		n := &news{engine: g, store: s, key: recordKey{"thing", id}}
+		n.change = changelog.Change{Seq: version, Entity: "thing", ID: id, Version: version, Op: changelog.OpUpdate, Fields: []string{field}}
+		return n
 	}
-	g.Deliver(t.Context(), b)
-	n, err := s.take(t.Context())
-	events, resync := n.events, n.resync
-	require.NoError(t, err)
-	require.False(t, resync)
-	require.Len(t, events, maxPending)
-	for i, e := range events[:maxPending-1] {
-		require.EqualValues(t, i+1, e.change.Version)
-	}
-	last := events[maxPending-1].change
-	require.EqualValues(t, 2*maxPending, last.Version)
-	require.Equal(t, []string{"members", "subject"}, last.Fields)
+}
 
-	// What came before a resync is void, what comes after it is not.
-	g.Deliver(t.Context(), b)
-	g.Deliver(t.Context(), changelog.Batch{Resync: true})
-	g.Deliver(t.Context(), changelog.Batch{Changes: b.Changes[:1]})
-	n, err = s.take(t.Context())
-	events, resync = n.events, n.resync
-	require.NoError(t, err)
-	require.True(t, resync)
-	require.Len(t, events, 1)
+// shapeOfThings selects kind, version and fields.
+func shapeOfThings() *shape {
+	set := ast.SelectionSet{}
+	for _, name := range []string{"kind", "version", "fields"} {
+		set = append(set, &ast.Field{Name: name, Alias: name, ObjectDefinition: &ast.Definition{Name: "ThingChange"}})
+	}
+	return &shape{typ: "ThingChange", alias: "x", op: &graphql.OperationContext{Doc: &ast.QueryDocument{}}, sel: set, personal: map[personalKey]bool{}}
+}
+
+// A subscriber that does not keep up gets the newest version of each record, and loses no field that changed.
+func TestSlowSubscriber(t *testing.T) {
+	t.Parallel()
+	g, _, change := held(t)
+	one, two := uuid.UUID{1}, uuid.UUID{2}
+	sink := &narrowSink{room: 1}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), keys: []recordKey{{"thing", one}, {"thing", two}}, versions: []int64{0, 0}}
+	g.hub.subscribe(s)
+	s.Start()
+	push := func(id uuid.UUID, version int64, field string) {
+		s.push(pending{news: change(id, version, field), is: true})
+	}
+	push(one, 1, "title") // goes out
+	push(one, 2, "body")  // waits, as all that follows
+	push(two, 1, "title")
+	for v := range int64(maxPending) {
+		push(one, v+3, "title")
+	}
+	require.LessOrEqual(t, len(s.queue), maxPending)
+	sink.room = 1000
+	s.Resume()
+	require.Equal(t, "UPDATED 1 [title]", sink.got[0])
+	require.Equal(t, "UPDATED 1 [title]", sink.got[1], "of the other record, which keeps its own")
+	require.Contains(t, sink.got[2], "[body title]", "the fields of all that were joined")
+	require.Equal(t, fmt.Sprintf("UPDATED %d [title]", maxPending+2), sink.got[len(sink.got)-1])
+	require.Less(t, len(sink.got), maxPending)
+	sorted := slices.Clone(sink.got[2:])
+	require.Len(t, slices.Compact(sorted), len(sink.got)-2, "each version once")
+
+	// More records than may wait: the stream begins anew, and nothing is kept until then.
+	sink.room = 0
+	push(one, 10_000, "title")
+	for i := range maxPending + 1 {
+		s.push(pending{news: change(uuid.UUID{3, byte(i), byte(i >> 8)}, 1, "title"), is: true})
+	}
+	require.True(t, s.resync)
+	require.Empty(t, s.queue)
+	s.Close()
+	s.Close()
+	s.Resume()
+	require.Zero(t, g.hub.streams)
+	require.Empty(t, g.hub.records)
+	require.Empty(t, g.hub.shapes)
+	require.False(t, sink.ended)
+}
+
+// Of joined changes of a record in a list, what counts is where they began and where they end.
+func TestConflate(t *testing.T) {
+	t.Parallel()
+	_, _, change := held(t)
+	a, b, c := uuid.UUID{1}, uuid.UUID{2}, uuid.UUID{3}
+	got := conflate([]pending{
+		{news: change(a, 1, "title"), was: false, is: true},
+		{news: change(b, 1, "title"), was: true, is: false},
+		{news: change(a, 2, "body"), was: true, is: true},
+		{news: change(c, 7, "body"), was: true, is: true},
+		{news: change(b, 2, "body"), was: false, is: true},
+		{news: change(a, 3, "body"), was: true, is: false},
+	})
+	require.Len(t, got, 3)
+	for i, want := range []struct {
+		id      uuid.UUID
+		version int64
+		was, is bool
+		also    []string
+	}{{c, 7, true, true, nil}, {b, 2, true, true, []string{"title"}}, {a, 3, false, false, []string{"body", "title"}}} {
+		require.Equal(t, want.id, got[i].news.key.id)
+		require.Equal(t, want.version, got[i].news.change.Version)
+		require.Equal(t, want.was, got[i].was)
+		require.Equal(t, want.is, got[i].is)
+		require.Equal(t, want.also, got[i].also)
+	}
 }

@@ -51,6 +51,17 @@ func (v *Values) columns() []string {
 	return names
 }
 
+// touched lists the columns that are set or cleared, and the edges whose links are changed. It is not nil.
+func (v *Values) touched() []string {
+	names := append(v.columns(), v.Clear...)
+	for _, l := range v.Links {
+		if l.Clear || len(l.Add)+len(l.Remove) > 0 {
+			names = append(names, l.Edge)
+		}
+	}
+	return names
+}
+
 // Assignment sets one column.
 type Assignment struct {
 	Column string
@@ -62,6 +73,17 @@ type Link struct {
 	Edge        string
 	Add, Remove []uuid.UUID
 	Clear       bool
+}
+
+// wants says whether a record is linked after the change, if the change is about it.
+func (l *Link) wants(id uuid.UUID) (linked, said bool) {
+	switch {
+	case slices.Contains(l.Remove, id): // and ent removes after it adds
+		return false, true
+	case slices.Contains(l.Add, id):
+		return true, true
+	}
+	return false, l.Clear
 }
 
 // Apply sets the values, except the links, on a mutation.

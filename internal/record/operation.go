@@ -80,6 +80,12 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 	for _, err := range resp.Errors {
 		delete(err.Extensions, "retryAfter") // what is committed must not be done again
 	}
+	if len(w.merged) > 0 {
+		if resp.Extensions == nil {
+			resp.Extensions = map[string]any{}
+		}
+		resp.Extensions["merged"] = w.merged
+	}
 	return resp
 }
 
@@ -142,6 +148,7 @@ type work struct {
 	written bool            // the current root field has written
 	dirty   bool            // something is written that Committed should be told of
 	failed  ast.PathElement // the root field that failed
+	merged  []Merged        // what the root fields so far have merged
 }
 
 type workKey struct{}
@@ -191,6 +198,7 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, c checks, f func(
 		g.committed()
 	default:
 		tx := g.driver.Begin(ctx, pgx.TxOptions{})
+		ctx = context.WithValue(ctx, workKey{}, &work{engine: g, tx: tx})
 		if err := c.around(ctx, tx, f); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}

@@ -3,9 +3,11 @@ package record
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
+	"godstack/internal/changelog"
 	"godstack/internal/entpgx"
 )
 
@@ -57,6 +60,8 @@ type Engine struct {
 	stores    map[string]*Store  // by prefix
 	entities  map[string]*Entity // by name
 	hub       *hub
+	sealer    *changelog.Sealer
+	nowhere   string // the cursor of events that are no place to go on from
 	committed func()
 	batchWait time.Duration
 	log       *slog.Logger
@@ -71,6 +76,9 @@ type Config struct {
 	// BatchWait is how long a request's loaders wait for more keys: long enough for the root fields of an operation
 	// to ask, which run at the same time. An operation of one field does not wait. Default 200 µs.
 	BatchWait time.Duration
+	// CursorKeys seal the cursors of streams: the first makes them, all are accepted, and all nodes have the same. None: a random one,
+	// whose cursors nobody else accepts.
+	CursorKeys [][]byte
 	// Rules are the custom rules that entities name.
 	Rules map[string]CustomRule
 	// Unrestricted has everybody meet every rule. It is for measuring what rules cost.
@@ -95,7 +103,14 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 	if c.Watching == nil {
 		c.Watching = func(int) {}
 	}
-	g.hub = newHub(c.Watching)
+	g.hub = newHub(g, c.Watching)
+	if len(c.CursorKeys) == 0 {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // which never fails
+		c.CursorKeys = [][]byte{key}
+	}
+	g.sealer = changelog.NewSealer(c.CursorKeys...)
+	g.nowhere = g.cursor(uuid.Nil, changelog.Seen{})
 	if g.log == nil {
 		g.log = slog.Default()
 	}
@@ -112,6 +127,11 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 		if err := s.protect(&c); err != nil {
 			return nil, err
 		}
+	}
+	for _, s := range stores {
+		prefixes := map[string]struct{}{}
+		s.rules[reading].reach(prefixes)
+		s.reaches = slices.Sorted(maps.Keys(prefixes))
 	}
 	return g, nil
 }

@@ -1,577 +1,475 @@
 package record
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"slices"
-	"strconv"
-	"sync"
-	"time"
 
-	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/changelog"
+	"godstack/internal/entity"
+	"godstack/internal/viewer"
 )
 
-// The kinds of events.
-const (
-	snapshotKind = "SNAPSHOT" // the record as it is at the start
-	readyKind    = "READY"    // the client's copy is current
-	createdKind  = "CREATED"
-	updatedKind  = "UPDATED"
-	deletedKind  = "DELETED"
-	resyncKind   = "RESYNC" // drop what you hold; a snapshot follows
-)
+// maxMissed is how many changes are told to who comes back. Who has missed more begins anew.
+const maxMissed = 10_000
 
-// Event is an event of a stream of records. gqlgen marshals it when it is sent: it renders itself then.
-type Event struct {
-	watcher *watcher
-	kind    string
-	version int      // the change's, 0 where there is none; the record, as of delivery, may be newer
-	fields  []string // what an update changed
-	record  Node
-	err     error // why the stream ends; nothing else is set then
-}
-
-// MarshalGQLContext writes what the subscription selects of the event.
-func (e *Event) MarshalGQLContext(ctx context.Context, out io.Writer) error {
-	if e.err != nil {
-		return e.err // gqlgen makes it the event's error
-	}
-	x, s := *e.watcher.render, e.watcher.store
-	w := &bytes.Buffer{}
-	w.WriteByte('{')
-	for i, f := range graphql.CollectFields(x.op, x.sel, []string{s.Name + "Change"}) {
-		writeKey(w, i, f.Alias)
-		switch f.Name {
-		case "__typename":
-			writeString(w, s.Name+"Change")
-		case "kind":
-			writeString(w, e.kind)
-		case "recordId":
-			s.globalID(e.watcher.id).MarshalGQL(w)
-		case "version":
-			if e.version == 0 {
-				w.WriteString("null")
-			} else {
-				w.WriteString(strconv.Itoa(e.version))
-			}
-		case "fields":
-			w.WriteByte('[')
-			for i, name := range e.fields {
-				if i > 0 {
-					w.WriteByte(',')
-				}
-				writeString(w, name)
-			}
-			w.WriteByte(']')
-		default: // the record
-			if e.record == nil {
-				w.WriteString("null")
-				continue
-			}
-			path := append(slices.Clip(x.path), ast.PathName(f.Alias))
-			x.records(ctx, s, []Node{e.record}, false, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
-		}
-	}
-	w.WriteByte('}')
-	if _, err := x.answer(ctx, w.Bytes()); err != nil {
-		return err
-	}
-	_, err := out.Write(w.Bytes())
-	return err
-}
-
-// UnmarshalGQLContext is here for gqlgen: no input is an Event.
-func (*Event) UnmarshalGQLContext(context.Context, any) error {
-	return errors.New("record: Event is no input")
-}
-
-// maxPending is how many events wait for one subscriber; beyond it they are joined to the newest.
-const maxPending = 256
-
-// loadTimeout bounds the read of a record for its subscribers.
-const loadTimeout = 10 * time.Second
-
-// event is a change on its way to the subscribers, and the record, loaded once for all of them.
-type event struct {
-	change  changelog.Change
-	askers  []asker // of the subscribers
-	load    sync.Once
-	record  Node
-	allowed map[asker]bool // who may read the record
-	err     error
-}
-
-// subscription is one subscriber to one record.
-type subscription struct {
-	key recordKey
-	who asker
-
-	mu      sync.Mutex
-	pending []*event               // protected by mu
-	resync  bool                   // protected by mu: anything may have happened
-	recheck bool                   // protected by mu: who may read the record may have changed
-	behind  map[recordKey]struct{} // written under the hub's mu, by the subscriber alone: other records that this depends on
-	wake    chan struct{}
-}
-
-// recordKey is a record as the change log names it.
-type recordKey struct {
-	entity string
-	id     uuid.UUID
-}
-
-// hub hands changes to the subscribers they concern.
-type hub struct {
-	mu      sync.RWMutex
-	subs    map[recordKey]map[*subscription]struct{} // protected by mu
-	depends map[recordKey]map[*subscription]struct{} // protected by mu: who reads through the record
-	n       int                                      // of subscriptions; protected by mu
-
-	watching func(n int)
-	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
-	start    sync.Once
-}
-
-func newHub(watching func(int)) *hub {
-	return &hub{
-		subs: map[recordKey]map[*subscription]struct{}{}, depends: map[recordKey]map[*subscription]struct{}{},
-		watching: watching, ready: make(chan struct{}),
-	}
-}
-
-func (h *hub) subscribe(k recordKey, who asker) *subscription {
-	s := &subscription{key: k, who: who, wake: make(chan struct{}, 1)}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	put(h.subs, k, s)
-	h.n++
-	h.watching(h.n)
-	return s
-}
-
-func (h *hub) unsubscribe(s *subscription) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	drop(h.subs, s.key, s)
-	for k := range s.behind {
-		drop(h.depends, k, s)
-	}
-	h.n--
-	h.watching(h.n)
-}
-
-// follow says what else a subscription depends on from now on, and reports whether it did not depend on all of that before.
-func (h *hub) follow(s *subscription, keys map[recordKey]struct{}) (more bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for k := range s.behind {
-		if _, stays := keys[k]; !stays {
-			drop(h.depends, k, s)
-		}
-	}
-	for k := range keys {
-		if _, there := s.behind[k]; !there {
-			put(h.depends, k, s)
-			more = true
-		}
-	}
-	s.behind = keys
-	return more
-}
-
-func put(m map[recordKey]map[*subscription]struct{}, k recordKey, s *subscription) {
-	if m[k] == nil {
-		m[k] = map[*subscription]struct{}{}
-	}
-	m[k][s] = struct{}{}
-}
-
-func drop(m map[recordKey]map[*subscription]struct{}, k recordKey, s *subscription) {
-	delete(m[k], s)
-	if len(m[k]) == 0 {
-		delete(m, k)
-	}
-}
-
-// Deliver hands a batch of the change log to the subscriptions. The tailer calls it.
-func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
-	h := g.hub
-	h.start.Do(func() { close(h.ready) })
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if b.Resync {
-		for _, subs := range h.subs {
-			for s := range subs {
-				s.lost()
-			}
-		}
-	}
-	for i := range b.Changes {
-		c := b.Changes[i]
-		if c.Op == changelog.OpResync {
-			for k, subs := range h.subs {
-				if k.entity == c.Entity {
-					for s := range subs {
-						s.lost()
-					}
-				}
-			}
-			for k, subs := range h.depends {
-				if k.entity == c.Entity {
-					for s := range subs {
-						s.doubt()
-					}
-				}
-			}
-			continue
-		}
-		k := recordKey{c.Entity, c.ID}
-		behind := h.depends[k]
-		if len(behind) > 0 && !g.stores[c.Entity].mayDecide(c) {
-			behind = nil
-		}
-		for s := range behind {
-			s.doubt()
-		}
-		subs := h.subs[k]
-		if len(subs) == 0 {
-			continue
-		}
-		e := &event{change: c, askers: make([]asker, 0, len(subs))}
-		for s := range subs {
-			e.askers = append(e.askers, s.who)
-		}
-		for s := range subs { // the first of them may decide for all at once
-			s.push(e)
-		}
-	}
-}
-
-// doubt has the subscriber's right checked again.
-func (s *subscription) doubt() {
-	s.mu.Lock()
-	s.recheck = true
-	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *subscription) push(e *event) {
-	s.mu.Lock()
-	if len(s.pending) < maxPending {
-		s.pending = append(s.pending, e)
-	} else {
-		last := s.pending[maxPending-1]
-		joined := &event{change: e.change, askers: []asker{s.who}}
-		joined.change.Fields = slices.Concat(last.change.Fields, e.change.Fields)
-		slices.Sort(joined.change.Fields)
-		joined.change.Fields = slices.Compact(joined.change.Fields)
-		s.pending[maxPending-1] = joined
-	}
-	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *subscription) lost() {
-	s.mu.Lock()
-	s.pending, s.resync = nil, true
-	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *subscription) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// news is what has happened to a subscription.
-type news struct {
-	events          []*event
-	resync, recheck bool
-}
-
-// take waits for news.
-func (s *subscription) take(ctx context.Context) (news, error) {
-	for {
-		s.mu.Lock()
-		n := news{s.pending, s.resync, s.recheck}
-		s.pending, s.resync, s.recheck = nil, false, false
-		s.mu.Unlock()
-		if len(n.events) > 0 || n.resync || n.recheck {
-			return n, nil
-		}
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			return news{}, ctx.Err()
-		}
-	}
-}
-
-// Watch streams a record: a SNAPSHOT of it, or READY where the client holds the current version, then each
-// change. The stream ends after DELETED, which is also what is sent where the viewer may not read the record any more, or
-// with an error where the database cannot be read. A record that does not exist, or may not be read, is NOT_FOUND.
+// Watch streams a record: a SNAPSHOT of it, or READY where the client holds the current version, then each change. The stream ends after
+// DELETED, which is also what is sent where the viewer may not read the record any more. A record that does not exist, or may not be
+// read, is NOT_FOUND.
 //
-// It registers first and reads then: what is committed in between is in both, and is told apart by the
-// database's own snapshot, which comes with the record in one statement.
-func Watch(ctx context.Context, s *Store, id ID, knownVersion *int) (<-chan *Event, error) {
+// Since a cursor, it begins with what was missed and READY instead, or with RESYNC, and SNAPSHOT or DELETED, where that cannot be told.
+//
+// It registers first and reads then: what is committed in between is in both, and is told apart by the database's own snapshot, which
+// comes with the record in one statement.
+func Watch(ctx context.Context, s *Store, id ID, knownVersion *int, since *Cursor) (<-chan *Event, error) {
 	key, err := id.of(s.Entity, "id")
 	if err != nil {
 		return nil, err
 	}
 	who := askerOf(ctx)
-	if holds, known := who.known(s.rules[reading]); known && !holds && !who.signedIn {
-		return nil, s.denied(who, "watch")
-	}
-	select {
-	case <-s.engine.hub.ready:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	w := &watcher{store: s, render: s.engine.rendererOf(ctx), id: key, who: who,
-		sub: s.engine.hub.subscribe(recordKey{s.Prefix, key}, who)}
-	n, err := w.read(ctx)
-	if err == nil && n == nil {
-		err = s.notFound(key)
-	}
-	if err != nil {
-		s.engine.hub.unsubscribe(w.sub)
+	if err := s.watchable(who); err != nil {
 		return nil, err
 	}
-	first := w.event(snapshotKind, n)
-	if knownVersion != nil && *knownVersion == first.version {
-		first.kind, first.record = readyKind, nil
+	st := &Stream{engine: s.engine, who: who, single: true, keys: []recordKey{{s.Prefix, key}}}
+	known := map[recordKey]int{}
+	if knownVersion != nil {
+		known[st.keys[0]] = *knownVersion
 	}
-	out := make(chan *Event)
-	go func() {
-		defer close(out)
-		defer s.engine.hub.unsubscribe(w.sub)
-		if err := w.run(ctx, out, first); err != nil {
-			// Or the stream would seem to end as it does after DELETED.
-			_ = send(ctx, out, &Event{watcher: w, err: err})
-		}
-	}()
-	return out, nil
+	return nil, st.open(ctx, since, known)
 }
 
-// watcher is one run of Watch.
-type watcher struct {
-	store    *Store
-	render   *renderer
-	id       uuid.UUID
-	who      asker
-	sub      *subscription
-	snapshot changelog.Snapshot // what the last read record contains
-	unsure   bool               // changes were left out of which nobody knows whether the viewer might see them
-}
-
-// read reads the record, if the viewer may, and notes the snapshot it belongs to.
-func (w *watcher) read(ctx context.Context) (n Node, err error) {
-	n, w.snapshot, err = w.look(ctx)
-	return n, err
-}
-
-// look reads the record, if the viewer may, and the snapshot it belongs to. What the right depends on is followed by then, or
-// a change after the read would be missed: where the record shows that there is more to follow, it is read again.
-func (w *watcher) look(ctx context.Context) (n Node, snapshot changelog.Snapshot, err error) {
-	_, err = w.follow(ctx, nil)
-	for more := true; more && err == nil; {
-		if n, snapshot, err = w.readOnce(ctx); n == nil || err != nil {
-			break
-		}
-		more, err = w.follow(ctx, n)
+// WatchRecords streams up to MaxRefs records of any type: a SNAPSHOT of each, but for those of which the client holds the current
+// version, DELETED for those that do not exist or may not be read, then READY, then each change. A record that the viewer loses is
+// DELETED, and CREATED if it comes back. Since a cursor, it begins with what was missed and READY, or with RESYNC.
+func WatchRecords(ctx context.Context, g *Engine, refs []*Ref, since *Cursor) (<-chan *Event, error) {
+	batches, err := g.group(refs, "refs")
+	if err != nil {
+		return nil, err
 	}
-	return n, snapshot, err
+	st := &Stream{engine: g, who: askerOf(ctx)}
+	known := map[recordKey]int{}
+	for _, b := range batches {
+		for _, id := range b.ids {
+			k := recordKey{b.store.Prefix, id}
+			st.keys = append(st.keys, k)
+			known[k] = b.known[id]
+		}
+	}
+	slices.SortFunc(st.keys, recordKey.compare)
+	return nil, st.open(ctx, since, known)
 }
 
-func (w *watcher) readOnce(ctx context.Context) (n Node, snapshot changelog.Snapshot, err error) {
+// WatchList streams the records that where describes, which takes conditions on the record's own fields and the ids of its to-one
+// edges: a SNAPSHOT of each, MaxRefs at most, then READY, then changes: CREATED where a record enters the list, UPDATED, DELETED where
+// it leaves it. Since a cursor, it begins with what was missed and READY, or with RESYNC.
+func WatchList(ctx context.Context, s *Store, where Input, since *Cursor) (<-chan *Event, error) {
+	who := askerOf(ctx)
+	if err := s.watchable(who); err != nil {
+		return nil, err
+	}
+	m, err := s.compile(who, where)
+	if err != nil {
+		return nil, err
+	}
+	l := &group{store: s, key: groupKey{filter: m.key()}, where: where, match: m, streams: map[*Stream]struct{}{}}
+	if m.personal() {
+		l.key.who = who
+	}
+	st := &Stream{engine: s.engine, who: who, list: l}
+	return nil, st.open(ctx, since, nil)
+}
+
+// watchable refuses who may read no record at all for want of a session.
+func (s *Store) watchable(who asker) error {
+	if holds, known := who.known(s.rules[reading]); known && !holds && !who.signedIn {
+		return s.denied(who, "watch")
+	}
+	return nil
+}
+
+// errNoSink is a subscription over a transport that does not take streams.
+var errNoSink = errors.New("record: the transport of this subscription has no Sink")
+
+// open begins the stream that ctx asks for, since a place in the log or with what there is; known are versions that the client holds.
+func (s *Stream) open(ctx context.Context, since *Cursor, known map[recordKey]int) error {
+	slot, ok := ctx.Value(slotKey{}).(*Slot)
+	if !ok {
+		return errNoSink
+	}
+	var from *changelog.Cursor
+	if since != nil {
+		c, err := s.engine.sealer.Open(string(*since))
+		if err != nil {
+			return &Error{Code: BadUserInput, Message: "since: not a cursor of a subscription", Fields: []string{"since"}, Err: err}
+		}
+		from = &c
+	}
+	s.sink, s.shape = slot.sink, newShape(ctx)
+	s.versions = slices.Repeat([]int64{unheld}, len(s.keys))
+	h := s.engine.hub
+	select {
+	case <-h.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	h.subscribe(s)
+	if err := s.first(ctx, from, known); err != nil {
+		s.Close()
+		return err
+	}
+	slot.stream = s
+	return nil
+}
+
+// first prepares what the stream begins with.
+func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[recordKey]int) error {
+	if from != nil {
+		ahead, err := s.missed(ctx, *from)
+		if err != nil {
+			return err
+		}
+		if ahead != nil {
+			s.ahead = ahead
+			return nil
+		}
+	}
+	v, err := s.look(ctx)
+	if err != nil {
+		return err
+	}
+	if s.single && len(v.nodes) == 0 && from == nil {
+		k := s.keys[0]
+		return s.engine.stores[k.entity].notFound(k.id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from != nil {
+		s.ahead = []item{{event: s.nowhere(resyncKind)}}
+		known = nil
+	}
+	s.ahead = append(s.ahead, s.opening(v, known)...)
+	return nil
+}
+
+// view is what a stream's records are at a moment.
+type view struct {
+	nodes    map[recordKey]Node // those that may be read
+	order    []recordKey        // of nodes
+	snapshot changelog.Snapshot // what all of them contain; some may contain more
+	epoch    uuid.UUID
+}
+
+// opening returns what a stream begins with, and takes note of what the client has then. It wants mu.
+func (s *Stream) opening(v view, known map[recordKey]int) (list []item) {
+	s.seen = &changelog.Seen{Base: v.snapshot}
+	here := s.engine.cursor(v.epoch, *s.seen)
+	add := func(e *event) { list = append(list, item{event: e}) }
+	for i, k := range s.keys {
+		store, n := s.engine.stores[k.entity], v.nodes[k]
+		e := &event{kind: snapshotKind, store: store, id: k.id, record: n, cursor: s.engine.nowhere}
+		if s.single {
+			e.cursor = here
+		}
+		if n == nil {
+			e.kind, s.versions[i] = deletedKind, unheld
+			add(e)
+			continue
+		}
+		_, e.version = store.key(n)
+		s.versions[i] = int64(e.version)
+		switch {
+		case known[k] != e.version:
+			add(e)
+		case s.single:
+			e.kind, e.record = readyKind, nil
+			add(e)
+		}
+	}
+	if s.list != nil {
+		store := s.list.store
+		for _, k := range v.order {
+			n := v.nodes[k]
+			_, version := store.key(n)
+			add(&event{kind: snapshotKind, store: store, id: k.id, version: version, record: n, cursor: s.engine.nowhere})
+		}
+	}
+	if !s.single {
+		add(&event{kind: readyKind, cursor: here})
+	}
+	return list
+}
+
+// look reads the stream's records, as far as the viewer may. What the right to read depends on is followed by then, or a change after
+// the read would be missed: where the records show that there is more to follow, they are read again.
+func (s *Stream) look(ctx context.Context) (v view, err error) {
+	if s.list != nil {
+		return s.lookAtList(ctx)
+	}
+	if err := s.follow(ctx, nil); err != nil && !errors.Is(err, errMore) {
+		return v, err
+	}
+	for {
+		if v, err = s.lookAtRecords(ctx); err != nil {
+			return v, err
+		}
+		if err := s.follow(ctx, v.nodes); !errors.Is(err, errMore) {
+			return v, err
+		}
+	}
+}
+
+// errMore says that a stream follows more than before.
+var errMore = errors.New("more to follow")
+
+// follow has the changes reported of the other records that decide whether the viewer may read those of the stream; errMore where there
+// are more of them than before. Without nodes it is those that do not depend on them.
+func (s *Stream) follow(ctx context.Context, nodes map[recordKey]Node) error {
+	keys := map[recordKey]struct{}{}
+	subjects := map[recordKey]*subject{} // whose right depends on where they lead, and that may not be read
+	for _, k := range s.keys {
+		store := s.engine.stores[k.entity]
+		r := store.rules[reading]
+		if _, known := s.who.known(r); known || !r.reaches() {
+			continue
+		}
+		if nodes != nil && nodes[k] == nil && r.goes() && !s.single {
+			subjects[k] = &subject{store: store, id: k.id}
+			continue
+		}
+		if err := store.dependencies(ctx, r, s.who, nodes[k], keys); err != nil {
+			return err
+		}
+	}
+	if err := s.engine.loadAll(ctx, subjects); err != nil {
+		return err
+	}
+	for _, sub := range subjects {
+		if err := sub.store.dependencies(ctx, sub.store.rules[reading], s.who, sub.node, keys); err != nil {
+			return err
+		}
+	}
+	if nodes == nil {
+		for k := range s.behind { // it may know more already
+			keys[k] = struct{}{}
+		}
+	}
+	if s.engine.hub.follow(s, keys) {
+		return errMore
+	}
+	return nil
+}
+
+// lookAtRecords reads the records that the stream names: a statement an entity, the first of which says what all contain.
+func (s *Stream) lookAtRecords(ctx context.Context) (v view, err error) {
+	v.nodes, v.epoch = make(map[recordKey]Node, len(s.keys)), s.engine.hub.current()
+	for first, rest := 0, s.keys; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(k recordKey) bool { return k.entity != rest[0].entity })
+		if n < 0 {
+			n = len(rest)
+		}
+		store := s.engine.stores[rest[0].entity]
+		ids := make([]uuid.UUID, n)
+		for i := range n {
+			ids[i] = rest[i].id
+		}
+		q := newQuery(ctx)
+		store.withSnapshot(q, func() {
+			q.write(" t ON t.id = ")
+			if n == 1 {
+				q.arg(ids[0])
+			} else {
+				q.write("ANY(")
+				q.arg(ids)
+				q.write(")")
+			}
+			q.may(store.Entity, "t")
+		}, quote(store.Table))
+		snapshot, err := store.readSnapshot(ctx, q, func(id uuid.UUID, r Node) { v.nodes[recordKey{store.Prefix, id}] = r })
+		if err != nil {
+			return v, err
+		}
+		if first == 0 {
+			v.snapshot = snapshot
+		}
+		first, rest = first+n, rest[n:]
+	}
+	return v, nil
+}
+
+// lookAtList reads the records of the list, in one statement.
+func (s *Stream) lookAtList(ctx context.Context) (v view, err error) {
+	store := s.list.store
+	v.nodes, v.epoch = map[recordKey]Node{}, s.engine.hub.current()
 	q := newQuery(ctx)
-	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", w.store.columns, " FROM (SELECT) one LEFT JOIN ",
-		quote(w.store.Table), " t ON t.id = ")
-	q.arg(w.id)
-	q.may(w.store.Entity, "t")
+	store.withSnapshot(q, func() {
+		q.write("(SELECT t.* FROM ", quote(store.Table), " t WHERE ")
+		if err = q.where(store.Entity, "t", s.list.where); err != nil {
+			return
+		}
+		if rules, limited := q.limits(store.Entity); limited {
+			q.bulk(store.Entity, &rule{kind: entity.KindAny, rules: rules}, "t")
+		}
+		q.write(" ORDER BY t.id LIMIT ")
+		q.arg(MaxRefs + 1)
+		q.write(") t ON true")
+	}, "")
+	if err != nil {
+		return v, err
+	}
+	v.snapshot, err = store.readSnapshot(ctx, q, func(id uuid.UUID, r Node) {
+		k := recordKey{store.Prefix, id}
+		v.nodes[k], v.order = r, append(v.order, k)
+	})
+	if err == nil && len(v.order) > MaxRefs {
+		err = tooComplex("where", "where describes more than %d %s", MaxRefs, store.List)
+	}
+	return v, err
+}
+
+// withSnapshot writes a statement that reads records and the snapshot that they belong to: a row with the snapshot alone where there
+// are none. records writes what is joined, after the name of a table or in its place.
+func (s *Store) withSnapshot(q *query, records func(), table string) {
+	q.write("SELECT pg_current_snapshot()::text, t.id IS NOT NULL, ", s.columns, " FROM (SELECT) one LEFT JOIN ", table)
+	records()
+}
+
+// readSnapshot runs a statement of withSnapshot.
+func (s *Store) readSnapshot(ctx context.Context, q *query, f func(uuid.UUID, Node)) (snapshot changelog.Snapshot, err error) {
 	var (
 		text string
 		ok   bool
 	)
-	err = w.store.each(ctx, q, []any{&text, &ok}, func(r Node) {
+	err = s.each(ctx, q, []any{&text, &ok}, func(n Node) {
 		if ok {
-			n = r
+			id, _ := s.key(n)
+			f(id, n)
 		}
 	})
 	if err != nil {
-		return nil, snapshot, err
+		return snapshot, err
 	}
-	snapshot, err = changelog.ParseSnapshot(text)
-	return n, snapshot, err
+	return changelog.ParseSnapshot(text)
 }
 
-// event makes an event about a record that was read.
-func (w *watcher) event(kind string, n Node) *Event {
-	_, version := w.store.key(n)
-	return &Event{watcher: w, kind: kind, version: version, record: n}
-}
-
-// send waits until the subscriber takes an event.
-func send(ctx context.Context, out chan<- *Event, e *Event) error {
-	select {
-	case out <- e:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// missed returns what the stream begins with since a place in the log; nil where that cannot be told.
+func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, error) {
+	g := s.engine
+	scope := changelog.Scope{Records: map[string][]uuid.UUID{}}
+	if s.list != nil {
+		scope.Entities = append(slices.Clone(s.list.store.reaches), s.list.store.Prefix)
+	} else if _, err := s.look(ctx); err != nil { // which follows what the rights depend on
+		return nil, err
 	}
-}
-
-func (w *watcher) run(ctx context.Context, out chan<- *Event, first *Event) error {
-	if err := send(ctx, out, first); err != nil {
-		return err
-	}
-	for {
-		news, err := w.sub.take(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case news.resync:
-			done, err := w.resync(ctx, out)
-			if done || err != nil {
-				return err
-			}
-		case news.recheck:
-			done, err := w.recheck(ctx, out)
-			if done || err != nil {
-				return err
-			}
-		}
-		for _, e := range news.events {
-			if w.snapshot.Visible(e.change.Xid) {
-				continue
-			}
-			c, err := w.next(ctx, e)
-			if err != nil {
-				return err
-			}
-			if c == nil {
-				continue
-			}
-			if err := send(ctx, out, c); err != nil || c.kind == deletedKind {
-				return err
-			}
+	behind := g.hub.behind(s)
+	for _, keys := range [][]recordKey{s.keys, behind} {
+		for _, k := range keys {
+			scope.Records[k.entity] = append(scope.Records[k.entity], k.id)
 		}
 	}
-}
-
-// resync starts the stream again; done where the record is gone.
-func (w *watcher) resync(ctx context.Context, out chan<- *Event) (done bool, err error) {
-	if err := send(ctx, out, &Event{watcher: w, kind: resyncKind}); err != nil {
-		return false, err
-	}
-	n, err := w.read(ctx)
+	m, err := changelog.Since(ctx, g.driver.Pool(), from, scope, maxMissed)
 	if err != nil {
-		return false, err
+		return nil, g.translate(err)
 	}
-	if n == nil {
-		return true, send(ctx, out, &Event{watcher: w, kind: deletedKind})
-	}
-	return false, send(ctx, out, w.event(snapshotKind, n))
-}
-
-// follow has the changes reported of the other records that decide whether the viewer may read this one, and says whether
-// there are more of them than before. Without the record, n, it is those that do not depend on it.
-func (w *watcher) follow(ctx context.Context, n Node) (more bool, err error) {
-	r := w.store.rules[reading]
-	if _, known := w.who.known(r); known || !r.reaches() || n == nil && len(w.sub.behind) > 0 {
-		return false, nil
-	}
-	keys := map[recordKey]struct{}{}
-	if err := w.store.dependencies(ctx, r, w.who, n, keys); err != nil {
-		return false, err
-	}
-	return w.store.engine.hub.follow(w.sub, keys), nil
-}
-
-// recheck asks again whether the viewer may read the record; done where not.
-func (w *watcher) recheck(ctx context.Context, out chan<- *Event) (done bool, err error) {
-	// The snapshot stays: what the stream has told is not what was read here.
-	n, _, err := w.look(ctx)
-	if err != nil || n != nil {
-		return false, err
-	}
-	return true, send(ctx, out, &Event{watcher: w, kind: deletedKind})
-}
-
-// next makes the subscriber's event of a change. The record is loaded, and who may read it found out, by the first
-// subscriber that needs it, for all of them. It is nil where there is nothing to tell.
-func (w *watcher) next(ctx context.Context, e *event) (*Event, error) {
-	c := &Event{watcher: w, version: int(e.change.Version)}
-	switch e.change.Op {
-	case changelog.OpDelete:
-		c.kind = deletedKind
-		if w.unsure {
-			c.version = 0
-		}
-		return c, nil
-	case changelog.OpInsert:
-		c.kind = createdKind
-	default:
-		c.kind = updatedKind
-	}
-	e.load.Do(func() {
-		// For all subscribers, so not with the context of the first one.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-		defer cancel()
-		e.err = e.read(ctx, w.store, w.id)
-	})
-	if e.err != nil {
-		return nil, e.err
-	}
-	c.record = e.record
-	_, known := w.who.known(w.store.rules[reading])
-	switch {
-	case c.record == nil && !known:
-		// It is gone, which comes next. Whether this was still for the viewer nobody can tell any more.
-		w.unsure = true
+	if m.Resync {
 		return nil, nil
-	case c.record != nil && !e.allowed[w.who]:
-		return &Event{watcher: w, kind: deletedKind}, nil
 	}
-	c.fields = w.store.publicNames(w.who, c.record, e.change.Fields)
-	if c.record != nil && w.store.rules[reading].moved(e.change) {
-		// Who may read it depends on other records now, of which one may have changed before it was followed.
-		n, _, err := w.look(ctx)
+	r := g.newRound()
+	for _, c := range m.Changes {
+		k := recordKey{c.Entity, c.ID}
+		store := g.stores[c.Entity]
+		switch {
+		case c.Op == changelog.OpResync:
+			return nil, nil
+		case store == nil:
+			continue
+		case c.Op == changelog.OpDelete:
+			r.gone[k] = c
+		}
+		named := s.named(k)
+		if store.mayDecide(c) && (slices.Contains(behind, k) && !named || s.list != nil && s.list.store.concerns(s.list.store.rules[reading], s, c)) {
+			return nil, nil // it may read other records than it did
+		}
+		inList := s.list != nil && c.Entity == s.list.store.Prefix
+		if !named && !inList {
+			continue
+		}
+		n := r.add(c, m.Epoch, m.Snapshot, from.Seen.And(m.Snapshot, c.Seq))
+		if named {
+			n.named = []*Stream{s}
+		} else {
+			n.lists = []listed{{s.list, []*Stream{s}}}
+		}
+	}
+	ahead := []item{}
+	for i := range s.versions { // the client has, or had, something of each
+		s.versions[i] = unknown
+	}
+	if err := r.learn(ctx); errors.Is(err, errHistory) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	r.verdicts(func(_ *Stream, p pending) { ahead = append(ahead, item{change: p}) })
+	if s.list == nil {
+		v, err := s.look(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if n == nil {
-			return &Event{watcher: w, kind: deletedKind}, nil
+		for _, k := range s.keys {
+			if v.nodes[k] == nil { // what has no change to tell it
+				n := &news{engine: g, key: k, store: g.stores[k.entity], epoch: m.Epoch, after: m.Snapshot,
+					place: changelog.Seen{Base: m.Snapshot}}
+				n.change.Seq = everything
+				ahead = append(ahead, item{change: pending{news: n}})
+			}
 		}
 	}
-	return c, nil
+	s.seen = &changelog.Seen{Base: m.Snapshot}
+	ready := &event{kind: readyKind, cursor: g.cursor(m.Epoch, *s.seen)}
+	if s.single {
+		ready.store, ready.id = g.stores[s.keys[0].entity], s.keys[0].id
+	}
+	return append(ahead, item{event: ready}), nil
 }
 
-// read loads the record and decides for the subscribers.
-func (e *event) read(ctx context.Context, s *Store, id uuid.UUID) error {
-	found, err := s.load(ctx, []uuid.UUID{id})
-	if err != nil || found[id] == nil {
-		return err
+// named reports whether the stream names a record.
+func (s *Stream) named(k recordKey) bool {
+	_, ok := slices.BinarySearchFunc(s.keys, k, recordKey.compare)
+	return ok
+}
+
+// behind returns the records that a stream's rights depend on.
+func (h *hub) behind(s *Stream) []recordKey {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Collect(maps.Keys(s.behind))
+}
+
+// current is the epoch of the log.
+func (h *hub) current() uuid.UUID {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.epoch
+}
+
+// cursor returns the text of a place in the log.
+func (g *Engine) cursor(epoch uuid.UUID, place changelog.Seen) string {
+	return g.sealer.Seal(changelog.Cursor{Epoch: epoch, Seen: place})
+}
+
+// context returns a context in which a asks.
+func (a asker) context(ctx context.Context) context.Context {
+	if !a.signedIn {
+		return ctx
 	}
-	e.record = found[id]
-	e.allowed = make(map[asker]bool, len(e.askers))
-	for _, a := range e.askers {
-		e.allowed[a] = false
-	}
-	who := slices.Collect(maps.Keys(e.allowed)) // each once, however many subscriptions they have
-	allowed, err := s.decide(ctx, s.rules[reading], e.record, who)
-	for i := range allowed {
-		e.allowed[who[i]] = allowed[i]
-	}
-	return err
+	return viewer.NewContext(ctx, a.Viewer)
+}
+
+// final reports whether trying again is no use.
+func final(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code != Unavailable
 }

@@ -52,9 +52,9 @@ func Create(ctx context.Context, s *Store, in Input) (Raw, error) {
 	return Render(ctx, s, n)
 }
 
-// Update changes the record that has this id if its version is the expected one. Else it answers CONFLICT, FORBIDDEN or
-// NOT_FOUND.
-func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input) (Raw, error) {
+// Update changes the record that has this id if its version is the expected one, or what has changed since can be merged. Else it
+// answers CONFLICT, FORBIDDEN or NOT_FOUND. onConflict nil is Fail.
+func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input, onConflict *OnConflict) (Raw, error) {
 	who := askerOf(ctx)
 	key, err := s.target(who, entity.Update, id, expectedVersion)
 	if err != nil {
@@ -64,35 +64,51 @@ func Update(ctx context.Context, s *Store, id ID, expectedVersion int, in Input)
 	if err != nil {
 		return nil, err
 	}
-	need := s.toSet(v)
-	var n Node
-	may := s.allowed(who, need)
+	u := &revision{Store: s, who: who, id: key, expected: expectedVersion, values: v, need: s.toSet(v)}
+	merging := onConflict != nil && *onConflict == Merge
+	may := s.allowed(who, u.need)
+	// Where ent, or hooks, write in statements of their own, the first of all finds out whether the record is the one to change.
+	first := may != nil && len(v.Links) > 0 || merging && s.model.Hooked()
 	c := checks{s.checkIDs(who, v, InUpdate), s.checkMoved(who, key, v)}
-	err = s.engine.write(ctx, s.oneStatement(v), c, func(wctx context.Context, drv dialect.Driver) (err error) {
-		if may != nil && len(v.Links) > 0 { // which ent writes in statements of their own
-			err = s.lock(wctx, drv, who, need, key, expectedVersion)
+	var (
+		n    Node
+		held bool
+	)
+	err = s.engine.write(ctx, s.oneStatement(v), c, func(ctx context.Context, drv dialect.Driver) (err error) {
+		if first {
+			if err := s.lock(ctx, drv, who, u.need, key, expectedVersion); err != nil {
+				return err
+			}
+			held = true
 		}
-		if err == nil {
-			n, err = s.model.Update(wctx, drv, key, expectedVersion, v, may)
-		}
-		if errors.Is(err, ErrNoRow) {
-			err = s.conflict(ctx, entity.Update, need, key, expectedVersion)
-		}
+		n, err = s.model.Update(ctx, drv, key, expectedVersion, v, may)
 		return err
 	})
+	if merging && !held && errors.Is(err, ErrNoRow) { // so nothing is written yet
+		err = s.engine.write(ctx, false, c, func(ctx context.Context, drv dialect.Driver) (err error) {
+			n, err = u.merge(ctx, drv, may)
+			return err
+		})
+	}
+	if errors.Is(err, ErrNoRow) {
+		err = s.conflict(ctx, entity.Update, u.need, key, expectedVersion)
+	}
 	if err != nil {
 		return nil, s.refused(who, err, InUpdate)
 	}
 	return Render(ctx, s, n)
 }
 
-// lock keeps a record as it is until the transaction ends. ErrNoRow says that none has the id and version and meets need.
+// lock keeps a record as it is until the transaction ends. ErrNoRow says that none has the id and version, 0 for any, and meets
+// need.
 func (s *Store) lock(ctx context.Context, drv dialect.Driver, who asker, need *rule, id uuid.UUID, version int) error {
 	q := &query{who: who}
 	q.write("SELECT FROM ", quote(s.Table), " t WHERE t.id = ")
 	q.arg(id)
-	q.write(" AND t.version = ")
-	q.arg(version)
+	if version != 0 {
+		q.write(" AND t.version = ")
+		q.arg(version)
+	}
 	q.write(" AND ")
 	compiler{w: q, who: who}.rule(need, s.Entity, "t")
 	q.write(" FOR NO KEY UPDATE")
@@ -141,13 +157,16 @@ func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted
 		return nil, err
 	}
 	need := s.need(entity.Delete)
-	err = s.engine.write(ctx, !s.model.Hooked(), checks{}, func(wctx context.Context, drv dialect.Driver) error {
-		n, err := s.model.Delete(wctx, drv, key, expectedVersion, s.allowed(who, need))
+	err = s.engine.write(ctx, !s.model.Hooked(), checks{}, func(ctx context.Context, drv dialect.Driver) error {
+		n, err := s.model.Delete(ctx, drv, key, expectedVersion, s.allowed(who, need))
 		if err == nil && n == 0 {
-			err = s.conflict(ctx, entity.Delete, need, key, expectedVersion)
+			err = ErrNoRow
 		}
 		return err
 	})
+	if errors.Is(err, ErrNoRow) {
+		err = s.conflict(ctx, entity.Delete, need, key, expectedVersion)
+	}
 	if err != nil {
 		return nil, s.refused(who, err, 0)
 	}
@@ -171,6 +190,20 @@ func (s *Store) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.mo
 
 // conflict says why no row had the id and the expected version and met need: two reads, and only then.
 func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, id uuid.UUID, expected int) error {
+	n, err := s.standing(ctx, op, need, id)
+	if err != nil {
+		return err
+	}
+	_, current := s.key(n)
+	columns, err := s.changedSince(ctx, id, expected, current)
+	if err != nil {
+		return err
+	}
+	return s.conflicting(ctx, n, expected, columns)
+}
+
+// standing reads a record that op is to change: NOT_FOUND where there is none, FORBIDDEN where need is not met.
+func (s *Store) standing(ctx context.Context, op entity.Operation, need *rule, id uuid.UUID) (Node, error) {
 	q := newQuery(ctx)
 	q.write("SELECT (")
 	compiler{w: q, who: q.who}.rule(need, s.Entity, "t")
@@ -182,21 +215,22 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 		may bool
 	)
 	if err := s.each(ctx, q, []any{&may}, func(r Node) { n = r }); err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case n == nil:
-		return s.notFound(id)
+		return nil, s.notFound(id)
 	case !may:
-		return s.denied(q.who, string(op))
+		return nil, s.denied(q.who, string(op))
 	}
-	_, current := s.key(n)
-	if current == expected { // what was in the way a moment ago is not any more
+	return n, nil
+}
+
+// conflicting is the answer to who expected another version of n. columns are those that changed since, nil where nobody knows.
+func (s *Store) conflicting(ctx context.Context, n Node, expected int, columns []string) error {
+	id, version := s.key(n)
+	if version == expected { // what was in the way a moment ago is not any more
 		return &Error{Code: Unavailable, Message: "who may change the record has just changed", RetryAfter: 100 * time.Millisecond}
-	}
-	columns, err := s.changedSince(ctx, id, expected, current)
-	if err != nil {
-		return err
 	}
 	state, err := s.current(ctx, n)
 	if err != nil {
@@ -205,10 +239,10 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 	global := s.globalID(id)
 	return &Error{
 		Code:    Conflict,
-		Message: fmt.Sprintf("%s has version %d, not %d", global, current, expected),
+		Message: fmt.Sprintf("%s has version %d, not %d", global, version, expected),
 		Conflict: &ConflictState{
-			Type: s.Name, ID: global.String(), ExpectedVersion: expected, CurrentVersion: current,
-			Current: state, Fields: s.publicNames(q.who, n, columns),
+			Type: s.Name, ID: global.String(), ExpectedVersion: expected, CurrentVersion: version,
+			Current: state, Fields: s.publicNames(askerOf(ctx), n, columns),
 		},
 	}
 }

@@ -9,9 +9,17 @@
 //   - No document is validated that is longer, and none is executed that is deeper, wider or costlier, than
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread.
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
-//   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with
-//     4403 when the session ends that it was opened for, or the access token expires; nothing is sent or executed from
-//     then on. Before each operation it is checked that they have not.
+//   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with 4403, an event
+//     stream ended, when the session ends that it was opened for, or the access token expires; nothing is sent or executed from then on
+//     (TestASocketEndsWithItsSession, TestARevokedSocketIsDeaf, TestASocketEndsWithItsAccessToken, TestEventsEndWithTheSession). Before
+//     each operation it is checked that they have not (TestOperationsOverASocketAreChecked).
+//   - A socket goes on with the next access token of the same user in the same role, and later operations run as that says
+//     (TestASocketIsRenewed, TestASocketIsNotRenewedForSomebodyElse); where a cookie signed it in, with each refresh of the session
+//     (TestRenewalOfCookies). An older token shortens nothing, and nothing is told after the end (TestRightsAreRenewed).
+//   - No user has more sockets and event streams than Sockets.PerUser (TestSocketsOfAUserAreFew), and no client more waiting than
+//     Sockets.WriteBuffer (TestEventsOfASlowClient; package graphqlws).
+//   - A reserved event stream is opened once, and its operations are of who reserved it (TestAReservedStream,
+//     TestReservationsAreOfSomebody).
 //   - The [viewer.Client] is in the context before anybody is asked for the viewer. Its address is the peer's, or the
 //     one that trusted proxies name, never one that a client made up.
 //   - Where a cookie can sign in, no request of another origin is executed that may change something, unless the
@@ -19,10 +27,10 @@
 //   - Pages of other origins read nothing unless they are in Config.Origins, and every answer has headers that keep
 //     browsers from guessing types, framing, embedding and storing it.
 //   - The access log has no query string, no body, and no header but the request id.
-//   - A panic ends the request it happened in, and nothing else.
+//   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket).
 //   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
 //     closed.
 //
-// It may import viewer, ratelimit and record's error codes. It knows no entity and no generated code, so that tests
-// drive it with a schema written by hand.
+// It may import viewer, ratelimit, graphqlws, and of record the error codes and the sinks of streams. It knows no entity and no
+// generated code, so that tests drive it with a schema written by hand.
 package server

@@ -23,18 +23,6 @@ import (
 	"godstack/internal/record"
 )
 
-func init() {
-	// gqlgen's WebSocket transport sends what refuses an operation before it ran as an `error` message if
-	// its code is registered, and past the error presenter, without a request id, if it is not.
-	for _, code := range []record.Code{
-		record.Unauthenticated, record.Forbidden, record.NotFound, record.Conflict, record.AlreadyExists,
-		record.BadUserInput, record.AccountLocked, record.RateLimited, record.CSRFRejected, record.TooComplex,
-		record.Unavailable, record.Internal,
-	} {
-		errcode.RegisterErrorType(string(code), errcode.KindProtocol)
-	}
-}
-
 // translate is the one table from an error to what a client is told. Whatever it does not name is INTERNAL.
 func translate(ctx context.Context, err error) *record.Error {
 	if e, ok := errors.AsType[*record.Error](err); ok {
@@ -168,8 +156,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// recovered is gqlgen's recover function. The error it returns is already presented, because gqlgen's
-// WebSocket transport sends it as it is.
+// recovered is gqlgen's recover function. What it returns is presented: gqlgen would put a path around the panic.
 func (s *Server) recovered(ctx context.Context, v any) error {
 	// gqlparser panics on a number literal that fits no integer, where the argument is a custom scalar.
 	if err, ok := v.(error); ok && decodingArguments(ctx) {

@@ -25,6 +25,7 @@ import (
 const (
 	typeJSON     = "application/json"
 	typeResponse = "application/graphql-response+json"
+	typeEvents   = "text/event-stream"
 )
 
 // mostErrors is how many errors of validation are told: each wrong token can make one, forty times its length.
@@ -33,36 +34,60 @@ const mostErrors = 20
 // longestLoggedName is how much of an operation's name the access log has, in bytes.
 const longestLoggedName = 100
 
-// httpTransport is GraphQL over HTTP, by GET (queries alone) and POST. Of gqlgen's own transports this keeps
-// neither the unbounded body nor its echo in errors, nor the `data: null` beside an error that came before
-// execution.
-type httpTransport struct{ *Server }
-
-var _ graphql.Transport = httpTransport{}
-
-func (httpTransport) Supports(r *http.Request) bool { return !isSocket(r) }
-
-func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
+// serveGraphQL is GraphQL over HTTP, sockets and server-sent events. Of gqlgen's own transports it has neither the unbounded body nor its
+// echo in errors, nor the `data: null` beside an error that came before execution.
+func (s *Server) serveGraphQL(w http.ResponseWriter, r *http.Request) {
+	if isSocket(r) {
+		s.openSocket(w, r)
+		return
+	}
 	w.Header().Set("Content-Type", typeJSON)
 	w.Header()["Cache-Control"] = noStore
+	switch r.Method {
+	case http.MethodGet, http.MethodPost:
+	case http.MethodPut:
+		s.reserve(w, r)
+		return
+	case http.MethodDelete:
+		s.cancelStreamed(w, r)
+		return
+	default:
+		w.Header().Set("Allow", "GET, POST, PUT, DELETE")
+		s.refuse(w, r, http.StatusMethodNotAllowed, badRequest("the method is GET or POST, or, for event streams, PUT or DELETE"))
+		return
+	}
 	contentType, ok := negotiate(r.Header.Get("Accept"))
 	if !ok {
-		t.refuse(w, r, http.StatusNotAcceptable, badRequest("answers are %s or %s", typeResponse, typeJSON))
+		s.refuse(w, r, http.StatusNotAcceptable, badRequest("answers are %s, %s or %s", typeResponse, typeJSON, typeEvents))
 		return
 	}
-	w.Header().Set("Content-Type", contentType)
 	w.Header().Add("Vary", "Accept")
+	reserved := streamToken(r) != ""
+	switch {
+	case reserved && contentType == typeEvents:
+		s.openReservation(w, r)
+	case reserved:
+		s.performReserved(w, r)
+	case contentType == typeEvents:
+		s.answerEvents(w, r)
+	default:
+		s.answer(w, r, contentType)
+	}
+}
 
-	params, status, bad := t.params(w, r)
+// answer answers with one result.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType string) {
+	w.Header().Set("Content-Type", contentType)
+	params, status, bad := s.params(w, r)
 	if bad != nil {
-		t.refuse(w, r, status, bad)
+		s.refuse(w, r, status, bad)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), t.cfg.OperationTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.OperationTimeout)
 	defer cancel()
-	ctx, _, signedIn, refused := t.signIn(ctx, r.Header.Get("Authorization"))
-	if refused != nil && translate(ctx, refused).Code != record.Unauthenticated {
-		t.refuse(w, r, statusOf(translate(ctx, refused).Code), refused)
+	ctx, _, signedIn, unknown := s.signIn(ctx, r.Header.Get("Authorization"))
+	if unknown != nil && translate(ctx, unknown).Code != record.Unauthenticated {
+		s.refuse(w, r, statusOf(translate(ctx, unknown).Code), unknown)
 		return
 	}
 	if r.Method == http.MethodGet {
@@ -71,74 +96,72 @@ func (t httpTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.G
 		switch {
 		case signedIn:
 			w.Header()["Cache-Control"] = privateNoStore
-		case refused == nil:
+		case unknown == nil:
 			w.Header().Del("Cache-Control")
 		}
 	}
 
-	op, errs := exec.CreateOperationContext(ctx, params)
-	if errs != nil {
+	op, refused := s.prepare(ctx, params)
+	if refused != nil {
 		status := http.StatusOK // as the specification wants it of application/json
 		if contentType == typeResponse {
 			status = http.StatusBadRequest
 		}
-		errs = errs[:min(len(errs), mostErrors)]
-		t.write(w, status, exec.DispatchError(graphql.WithOperationContext(ctx, op), errs), false)
+		s.write(w, status, refused, false)
 		return
 	}
-	if refused != nil && !t.public(op) {
-		t.refuse(w, r, http.StatusUnauthorized, refused)
+	if unknown != nil && !s.public(op) {
+		s.refuse(w, r, http.StatusUnauthorized, unknown)
 		return
 	}
+	if !s.allowed(w, r, op) {
+		return
+	}
+	if op.Operation.Operation == ast.Subscription {
+		s.refuse(w, r, http.StatusBadRequest, badRequest("subscriptions need a WebSocket, or Accept: %s", typeEvents))
+		return
+	}
+	resp, err := s.execute(ctx, op)
+	if err != nil {
+		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
+		return
+	}
+	s.write(w, http.StatusOK, resp, true)
+}
+
+// allowed refuses what GET must not do, and has the access log name the operation.
+func (s *Server) allowed(w http.ResponseWriter, r *http.Request, op *graphql.OperationContext) bool {
 	name := op.Operation.Name // of ASCII alone
-	requestFrom(ctx).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + name[:min(len(name), longestLoggedName)])
-	switch {
-	case op.Operation.Operation == ast.Subscription:
-		t.refuse(w, r, http.StatusBadRequest, badRequest("subscriptions need a WebSocket"))
-		return
-	case r.Method == http.MethodGet && op.Operation.Operation != ast.Query:
+	requestFrom(r.Context()).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + name[:min(len(name), longestLoggedName)])
+	if r.Method == http.MethodGet && op.Operation.Operation == ast.Mutation {
 		w.Header().Set("Allow", http.MethodPost)
-		t.refuse(w, r, http.StatusMethodNotAllowed, badRequest("GET is for queries; use POST"))
-		return
+		s.refuse(w, r, http.StatusMethodNotAllowed, badRequest("GET is for queries; use POST"))
+		return false
 	}
-	next, ctx := exec.DispatchOperation(ctx, op)
-	resp := next(ctx)
-	if resp == nil { // gqlgen does not begin when the time is over
-		err := context.Cause(ctx)
-		if err == nil {
-			err = errors.New("the schema gave no answer")
-		}
-		t.refuse(w, r, statusOf(translate(ctx, err).Code), err)
-		return
-	}
-	t.write(w, http.StatusOK, resp, true)
+	return true
 }
 
 // public reports whether an operation has fields of Deps.Public alone.
-func (t httpTransport) public(op *graphql.OperationContext) bool {
+func (s *Server) public(op *graphql.OperationContext) bool {
 	if op.Operation.Operation != ast.Mutation {
 		return false
 	}
 	fields := graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Mutation"})
 	return len(fields) > 0 && !slices.ContainsFunc(fields, func(f graphql.CollectedField) bool {
-		return !slices.Contains(t.deps.Public, f.Name)
+		return !slices.Contains(s.deps.Public, f.Name)
 	})
 }
 
 // params reads the request. Where it is wrong, it returns the status to refuse it with and why.
-func (t httpTransport) params(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
+func (s *Server) params(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
 	start := graphql.Now()
 	var params *graphql.RawParams
 	var status int
 	var err error
-	switch r.Method {
-	case http.MethodGet:
-		params, status, err = t.fromURL(r)
-	case http.MethodPost:
-		params, status, err = t.fromBody(w, r)
-	default:
-		w.Header().Set("Allow", "GET, POST")
-		return nil, http.StatusMethodNotAllowed, badRequest("the method is GET or POST")
+	if r.Method == http.MethodGet {
+		params, status, err = s.fromURL(r)
+	} else {
+		params, status, err = s.fromBody(w, r)
 	}
 	if err != nil {
 		return nil, status, err
@@ -151,7 +174,7 @@ func (t httpTransport) params(w http.ResponseWriter, r *http.Request) (*graphql.
 	return params, 0, nil
 }
 
-func (t httpTransport) fromURL(r *http.Request) (*graphql.RawParams, int, error) {
+func (s *Server) fromURL(r *http.Request) (*graphql.RawParams, int, error) {
 	q := r.URL.Query()
 	params := &graphql.RawParams{Query: q.Get("query"), OperationName: q.Get("operationName")}
 	if !utf8.ValidString(params.Query) || !utf8.ValidString(params.OperationName) {
@@ -161,8 +184,8 @@ func (t httpTransport) fromURL(r *http.Request) (*graphql.RawParams, int, error)
 		name string
 		into *map[string]any
 	}{{"variables", &params.Variables}, {"extensions", &params.Extensions}} {
-		if s := q.Get(p.name); s != "" {
-			if err := decode([]byte(s), p.into); err != nil {
+		if text := q.Get(p.name); text != "" {
+			if err := decode([]byte(text), p.into); err != nil {
 				return nil, http.StatusBadRequest, badRequest("%s: %s", p.name, err)
 			}
 		}
@@ -170,16 +193,16 @@ func (t httpTransport) fromURL(r *http.Request) (*graphql.RawParams, int, error)
 	return params, 0, nil
 }
 
-func (t httpTransport) fromBody(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
+func (s *Server) fromBody(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
 	mediaType, p, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if charset := p["charset"]; err != nil || mediaType != typeJSON || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return nil, http.StatusUnsupportedMediaType, badRequest("the body must be %s in UTF-8", typeJSON)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, t.cfg.Limits.Body))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.cfg.Limits.Body))
 	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return nil, http.StatusRequestEntityTooLarge, &record.Error{
 			Code:    record.TooComplex,
-			Message: fmt.Sprintf("the body is longer than %d bytes", t.cfg.Limits.Body),
+			Message: fmt.Sprintf("the body is longer than %d bytes", s.cfg.Limits.Body),
 		}
 	}
 	if err != nil {
@@ -231,19 +254,23 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err 
 		w.Header().Set("Content-Type", typeJSON)
 	}
 	resp := &graphql.Response{Errors: gqlerror.List{s.present(r.Context(), err)}}
-	httpTransport{s}.write(w, status, resp, false)
+	s.write(w, status, resp, false)
 }
 
 // write sends resp; data is part of it only if the operation was executed.
-func (t httpTransport) write(w http.ResponseWriter, status int, resp *graphql.Response, executed bool) {
+func (s *Server) write(w http.ResponseWriter, status int, resp *graphql.Response, executed bool) {
+	b := append(encode(resp, executed), '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b)
+}
+
+// encode makes JSON of a response.
+func encode(resp *graphql.Response, executed bool) []byte {
 	if executed && len(resp.Data) > 0 && len(resp.Errors) == 0 && len(resp.Extensions) == 0 {
 		// The data is JSON already: encoding/json would scan it once more.
 		b := make([]byte, 0, len(resp.Data)+10)
-		b = append(append(append(b, `{"data":`...), resp.Data...), "}\n"...)
-		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-		w.WriteHeader(status)
-		_, _ = w.Write(b)
-		return
+		return append(append(append(b, `{"data":`...), resp.Data...), '}')
 	}
 	body := struct {
 		Errors     gqlerror.List   `json:"errors,omitempty"`
@@ -256,18 +283,22 @@ func (t httpTransport) write(w http.ResponseWriter, status int, resp *graphql.Re
 			body.Data = json.RawMessage("null")
 		}
 	}
+	return marshal(body)
+}
+
+// marshal makes JSON as it is: nobody puts it into HTML.
+func marshal(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(body); err != nil {
+	if err := enc.Encode(v); err != nil {
 		panic(fmt.Errorf("encode the answer: %w", err)) // a scalar wrote what is not JSON
 	}
-	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes())
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
 // negotiate chooses the type of the answer from an Accept header: what has the greatest weight, then what
-// comes first. Whoever names neither type gets application/json, as old clients expect.
+// comes first. Whoever names none of the types gets application/json, as old clients expect.
 func negotiate(accept string) (contentType string, ok bool) {
 	if accept == "" {
 		return typeJSON, true
@@ -285,7 +316,7 @@ func negotiate(accept string) (contentType string, ok bool) {
 			}
 		}
 		switch mediaType {
-		case typeJSON, typeResponse:
+		case typeJSON, typeResponse, typeEvents:
 		case "*/*", "application/*":
 			mediaType = typeJSON
 		default:

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/errcode"
@@ -17,7 +20,7 @@ import (
 // Limits bound what one client may ask for at once. Zero is the default. A fragment counts as often as it is
 // spread, and @skip and @include are taken as selecting.
 type Limits struct {
-	// Body is the most bytes of an HTTP body or of one socket message. Default 1 MiB.
+	// Body is the most bytes of an HTTP body. Default 1 MiB.
 	Body int64
 	// Tokens is the most tokens of a document. Default 10,000.
 	Tokens int
@@ -63,6 +66,47 @@ func (l Limits) withDefaults() (Limits, error) {
 		}
 	}
 	return l, nil
+}
+
+// Sockets bound WebSockets and event streams. Zero is the default.
+type Sockets struct {
+	// InitTimeout is how long a client may take to sign its socket in, or to open the event stream that it reserved. Default 10 s.
+	InitTimeout time.Duration
+	// MessageSize is the most bytes of a message. Default 64 KiB.
+	MessageSize int
+	// MessageRate is the most messages a second of a socket, and how many may come at once. Default 100.
+	MessageRate int
+	// Operations is the most at the same time on a socket or an event stream. Default 100.
+	Operations int
+	// WriteBuffer is how many bytes may wait for one client. Streams that are pushed pause beyond that, and go on with a state instead of
+	// what was left out. Default 256 KiB.
+	WriteBuffer int
+	// PerUser is the most sockets and event streams of a user on this node. Default 100.
+	PerUser int
+}
+
+func (c Sockets) withDefaults() (Sockets, error) {
+	if c.InitTimeout < 0 {
+		return c, errors.New("server: Sockets.InitTimeout must not be negative")
+	}
+	c.InitTimeout = cmp.Or(c.InitTimeout, 10*time.Second)
+	for _, f := range []struct {
+		name    string
+		value   *int
+		initial int
+	}{
+		{"MessageSize", &c.MessageSize, 64 << 10},
+		{"MessageRate", &c.MessageRate, 100},
+		{"Operations", &c.Operations, 100},
+		{"WriteBuffer", &c.WriteBuffer, 256 << 10},
+		{"PerUser", &c.PerUser, 100},
+	} {
+		if *f.value < 0 {
+			return c, fmt.Errorf("server: Sockets.%s is %d, and must not be negative", f.name, *f.value)
+		}
+		*f.value = cmp.Or(*f.value, f.initial)
+	}
+	return c, nil
 }
 
 // guard refuses an operation that is beyond the limits, before it runs.

@@ -144,6 +144,10 @@ func TestLimitsAreChecked(t *testing.T) {
 	schema := setup(t).deps.Schema
 	_, err := New(Deps{Schema: schema}, &Config{Limits: Limits{Depth: -1}})
 	require.EqualError(t, err, "server: Limits.Depth is -1, and must not be negative")
+	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerUser: -1}})
+	require.EqualError(t, err, "server: Sockets.PerUser is -1, and must not be negative")
+	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{InitTimeout: -1}})
+	require.EqualError(t, err, "server: Sockets.InitTimeout must not be negative")
 	_, err = New(Deps{Schema: schema}, &Config{Origins: []string{"example.com"}})
 	require.ErrorContains(t, err, "Origins")
 	_, err = New(Deps{Schema: schema}, &Config{OperationTimeout: -1})

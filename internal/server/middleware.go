@@ -23,11 +23,19 @@ type request struct {
 	user      uuid.UUID
 }
 
+// detach takes from the client what outlives its request, where answers have no header.
+func (r *request) detach(from *viewer.Client) {
+	r.client.Address, r.client.UserAgent, r.client.RequestID, r.client.Socket = from.Address, from.UserAgent, from.RequestID, true
+}
+
 type requestKey struct{}
 
 func requestFrom(ctx context.Context) *request {
-	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+	switch r := ctx.Value(requestKey{}).(type) {
+	case *request:
 		return r
+	case *socket:
+		return &r.request
 	}
 	return &request{}
 }
@@ -133,6 +141,10 @@ func statusOf(code record.Code) int {
 		return http.StatusUnauthorized
 	case record.Forbidden, record.CSRFRejected, record.AccountLocked:
 		return http.StatusForbidden
+	case record.NotFound:
+		return http.StatusNotFound
+	case record.AlreadyExists:
+		return http.StatusConflict
 	case record.RateLimited:
 		return http.StatusTooManyRequests
 	case record.Unavailable:

@@ -15,9 +15,9 @@ const preflightAge = "7200"
 
 // What pages of other origins may send and read.
 const (
-	corsMethods = "GET, POST"
+	corsMethods = "GET, POST, PUT, DELETE"
 	corsHeaders = "Accept, Authorization, Content-Type, Idempotency-Key, X-Request-Id, Traceparent, Tracestate, " +
-		"Apollo-Require-Preflight, Apollographql-Client-Name, Apollographql-Client-Version"
+		streamTokenHeader + ", Apollo-Require-Preflight, Apollographql-Client-Name, Apollographql-Client-Version"
 	corsExposed = "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After"
 )
 

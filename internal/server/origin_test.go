@@ -119,7 +119,7 @@ func TestPreflight(t *testing.T) {
 			require.Equal(t, 204, a.Status)
 			require.Empty(t, a.raw)
 			require.Equal(t, "https://app.example", a.Header.Get("Access-Control-Allow-Origin"))
-			require.Equal(t, "GET, POST", a.Header.Get("Access-Control-Allow-Methods"))
+			require.Equal(t, "GET, POST, PUT, DELETE", a.Header.Get("Access-Control-Allow-Methods"))
 			require.Contains(t, a.Header.Get("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key")
 			require.Equal(t, "7200", a.Header.Get("Access-Control-Max-Age"))
 			require.Equal(t, cookies, a.Header.Get("Access-Control-Allow-Credentials") == "true")

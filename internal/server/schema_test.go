@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
 	"go.uber.org/goleak"
 )
 
@@ -60,6 +61,7 @@ type bundle struct {
 	*Server
 	schema    *ast.Schema
 	resolvers map[string]resolver
+	begin     func(context.Context) error // what subscriptions begin with
 	log       *logBuffer
 }
 
@@ -90,6 +92,12 @@ func (b *bundle) executable() graphql.ExecutableSchema {
 			root := map[ast.Operation]string{ast.Query: "Query", ast.Mutation: "Mutation", ast.Subscription: "Subscription"}[op.Operation.Operation]
 			fields := graphql.CollectFields(op, op.Operation.SelectionSet, []string{root})
 			once := op.Operation.Operation != ast.Subscription
+			if b.begin != nil && op.Operation.Operation == ast.Subscription {
+				if err := b.begin(ctx); err != nil {
+					graphql.AddError(ctx, err)
+					return nil
+				}
+			}
 			done := false
 			return func(ctx context.Context) *graphql.Response {
 				if done {
@@ -243,4 +251,9 @@ func (l *logBuffer) entries(t *testing.T, message string) []map[string]any {
 		}
 	}
 	return found
+}
+
+// partial are the errors of an answer, of field a.
+func partial(message string) gqlerror.List {
+	return gqlerror.List{gqlerror.WrapPath(ast.Path{ast.PathName("a")}, errors.New(message))}
 }

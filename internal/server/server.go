@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/google/uuid"
 	"github.com/vektah/gqlparser/v2/ast"
 
+	"godstack/internal/graphqlws"
 	"godstack/internal/ratelimit"
 	"godstack/internal/viewer"
 )
@@ -26,9 +30,9 @@ import (
 // nobody is signed in, which is no error; an error refuses the request or the connection.
 type ViewerFunc func(ctx context.Context, authorization string) (v viewer.Viewer, ok bool, err error)
 
-// WatchFunc watches a viewer's session on behalf of a socket: revoked is closed when the session ends, and is closed
-// from the start where it has ended since the viewer was asked for. The caller calls stop when the socket is closed.
-type WatchFunc func(v viewer.Viewer) (revoked <-chan struct{}, stop func())
+// WatchFunc has w told what becomes of a viewer's rights, on behalf of a socket or an event stream: before it returns where they have ended
+// since the viewer was asked for. The caller calls stop when the socket is closed.
+type WatchFunc func(v viewer.Viewer, w viewer.Watcher) (stop func())
 
 // LimitFunc counts a request of an address. Where it returns an error, the request passes.
 type LimitFunc func(ctx context.Context, address netip.Addr) (ratelimit.Result, error)
@@ -39,12 +43,13 @@ type Deps struct {
 	Schema graphql.ExecutableSchema
 	// Extensions run in this order, after the limits were checked.
 	Extensions []graphql.HandlerExtension
-	// Viewer is asked once a request, and once a socket when it is initialised. Nil: nobody is signed in.
+	// Viewer is asked once a request, and over a socket when it is initialised, and for each new access token. Nil: nobody is signed in.
 	Viewer ViewerFunc
 	// Public names the mutation fields that ask nobody who they are, as signing in. An operation of these alone goes on without a
 	// viewer where Viewer answers UNAUTHENTICATED: a browser sends the cookie of a session that has ended with it.
 	Public []string
-	// Watch ends the sockets of sessions that end. Nil: they last as long as the viewer's access token, as any does.
+	// Watch ends the sockets and event streams of sessions that end, and lengthens those of cookies whose session is refreshed. Nil: they
+	// last as long as the access token.
 	Watch WatchFunc
 	// Check is asked before each operation over a socket of somebody who is signed in. Where it answers UNAUTHENTICATED the
 	// viewer's rights have ended, and the socket is closed; another error refuses the operation. Nil: they have not.
@@ -84,7 +89,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Limits of documents and bodies.
 	Limits Limits
-	// OperationTimeout bounds one operation over HTTP. Default 30 s.
+	// Sockets bounds WebSockets and event streams.
+	Sockets Sockets
+	// OperationTimeout bounds a query or a mutation. Default 30 s.
 	OperationTimeout time.Duration
 	// ShutdownTimeout bounds how long running requests and sockets may take to end. Default 10 s.
 	ShutdownTimeout time.Duration
@@ -110,7 +117,10 @@ func (c *Config) withDefaults() (Config, error) {
 		cfg.ShutdownTimeout = 10 * time.Second
 	}
 	var err error
-	cfg.Limits, err = cfg.Limits.withDefaults()
+	if cfg.Limits, err = cfg.Limits.withDefaults(); err != nil {
+		return cfg, err
+	}
+	cfg.Sockets, err = cfg.Sockets.withDefaults()
 	return cfg, err
 }
 
@@ -120,6 +130,7 @@ type Server struct {
 	cfg  Config
 	log  *slog.Logger
 	mux  *http.ServeMux
+	exec *executor.Executor
 
 	headers []headerLine                // of every answer
 	origins map[string]bool             // Config.Origins
@@ -127,9 +138,14 @@ type Server struct {
 
 	writeTimeout time.Duration // of an answer; on a route, of a piece of it
 
-	draining context.Context // done when sockets are to close
-	drain    context.CancelFunc
-	sockets  sync.WaitGroup // http.Server forgets hijacked connections; this does not
+	sockets   *graphqlws.Server
+	streaming sync.WaitGroup  // operations of reserved event streams; others end with their requests
+	draining  context.Context // done when event streams are to end
+	drain     context.CancelFunc
+
+	mu           sync.Mutex         // protects what follows
+	users        map[uuid.UUID]int  // how many sockets and event streams each has
+	reservations map[string]*events // by token
 }
 
 // New returns a server that is ready to be served or called. It returns an error where deps or cfg are wrong.
@@ -152,14 +168,18 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	}
 	s := &Server{
 		deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure),
-		writeTimeout: full.OperationTimeout + 30*time.Second,
+		writeTimeout: full.OperationTimeout + 30*time.Second, users: map[uuid.UUID]int{}, reservations: map[string]*events{},
 	}
 	if err := s.setOrigins(); err != nil {
 		return nil, err
 	}
+	s.exec = s.executor()
+	if s.sockets, err = s.newSockets(); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 
-	s.mux.Handle("/graphql", s.limited(s.graphql()))
+	s.mux.Handle("/graphql", s.limited(http.HandlerFunc(s.serveGraphQL)))
 	for pattern, h := range deps.Routes {
 		s.mux.Handle(pattern, s.limited(s.route(h)))
 	}
@@ -175,11 +195,9 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	return s, nil
 }
 
-// graphql assembles gqlgen's executor with our transports around it.
-func (s *Server) graphql() http.Handler {
-	g := handler.New(s.deps.Schema)
-	g.AddTransport(httpTransport{s})
-	g.AddTransport(socketTransport{s})
+// executor is gqlgen's, without its transports.
+func (s *Server) executor() *executor.Executor {
+	g := executor.New(s.deps.Schema)
 	g.SetErrorPresenter(s.present)
 	g.SetRecoverFunc(s.recovered)
 	g.SetParserTokenLimit(s.cfg.Limits.Tokens)
@@ -217,7 +235,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "ready\n")
 }
 
-// Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, asks sockets to close
+// Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, closes sockets and event streams
 // and lets running requests finish. It returns an error where the listener failed, or where something still
 // ran when ShutdownTimeout was over.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
@@ -236,38 +254,45 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(ln) }()
+	var err error
 	select {
-	case err := <-failed:
-		s.drain()
-		return fmt.Errorf("serve http: %w", err)
+	case err = <-failed:
+		err = fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 	}
 
-	s.drain()
 	limit, cancel := context.WithTimeout(base, s.cfg.ShutdownTimeout)
 	defer cancel()
-	err := hs.Shutdown(limit)
-	if err == nil {
-		err = s.waitForSockets(limit)
-	}
-	if err != nil {
+	closed := make(chan error, 1)
+	go func() { closed <- s.shutdown(limit) }()
+	late := errors.Join(hs.Shutdown(limit), <-closed)
+	if late != nil {
 		cut()
 		_ = hs.Close()
-		return fmt.Errorf("shut down http: requests still run after %s: %w", s.cfg.ShutdownTimeout, err)
+		late = fmt.Errorf("shut down http: requests still run after %s: %w", s.cfg.ShutdownTimeout, late)
 	}
-	return nil
+	return errors.Join(err, late)
 }
 
-func (s *Server) waitForSockets(ctx context.Context) error {
-	closed := make(chan struct{})
+// shutdown ends sockets and event streams.
+func (s *Server) shutdown(ctx context.Context) error {
+	s.drain()
+	err := s.sockets.Shutdown(ctx)
+	s.mu.Lock()
+	reservations := slices.Collect(maps.Values(s.reservations))
+	s.mu.Unlock()
+	for _, e := range reservations {
+		e.end()
+	}
+	ended := make(chan struct{})
 	go func() {
-		s.sockets.Wait()
-		close(closed)
+		s.streaming.Wait()
+		close(ended)
 	}()
 	select {
-	case <-closed:
-		return nil
+	case <-ended:
+		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return errors.Join(err, ctx.Err())
 	}
 }

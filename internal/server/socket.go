@@ -1,212 +1,197 @@
 package server
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/99designs/gqlgen/graphql/handler/transport"
-	"github.com/coder/websocket"
+	"github.com/google/uuid"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"godstack/internal/graphqlws"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
 
-const subprotocol = "graphql-transport-ws"
-
-// Close codes of graphql-transport-ws.
+// Close codes. Clients by the package graphql-ws open a socket again after the first two, and give up after the last.
 const (
 	closeForbidden     = 4403
+	closeTryAgainLater = 1013
 	closeInternalError = 4500
 )
 
-// socketTransport puts gqlgen's WebSocket transport behind a check of the origin, and ends its connections
-// when the server drains.
-type socketTransport struct{ *Server }
+// errForbidden closes a socket whose viewer's rights have ended.
+var errForbidden = &graphqlws.CloseError{Code: closeForbidden, Reason: "Forbidden"}
 
-var _ graphql.Transport = socketTransport{}
+// socket is what is kept of a WebSocket: nothing of its request but who sent it.
+type socket struct {
+	request
+	rights        rights
+	authorization string // the upgrade's, until the socket is signed in
+	opened        time.Time
+	conn          *graphqlws.Conn // once it is initialised, and so is ctx
+	ctx           context.Context // its operations', but for the viewer
+}
+
+// end closes the socket when the rights have ended that it was opened with.
+func (k *socket) end() { k.conn.Close(errForbidden.Code, errForbidden.Reason) }
+
+// sockets are what package graphqlws asks.
+type sockets struct{ *Server }
+
+var _ graphqlws.Handler = sockets{}
+
+func (s *Server) newSockets() (*graphqlws.Server, error) {
+	c := s.cfg.Sockets
+	return graphqlws.New(sockets{s}, &graphqlws.Config{
+		InitTimeout: c.InitTimeout, MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
+		TooMany: marshal(gqlerror.List{{Message: errTooManyOperations.Message, Extensions: errTooManyOperations.Extensions()}}),
+		Logger:  s.log,
+	})
+}
+
+// errTooManyOperations refuses one.
+var errTooManyOperations = &record.Error{Code: record.RateLimited, Message: "too many operations at the same time"}
 
 func isSocket(r *http.Request) bool { return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") }
 
-func (socketTransport) Supports(r *http.Request) bool { return isSocket(r) }
-
-func (t socketTransport) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
-	if !t.sameOrigin(r) {
-		t.refuse(w, r, http.StatusForbidden, &record.Error{Code: record.Forbidden, Message: "this origin may not open sockets"})
+func (s *Server) openSocket(w http.ResponseWriter, r *http.Request) {
+	if !s.sameOrigin(r) {
+		s.refuse(w, r, http.StatusForbidden, &record.Error{Code: record.Forbidden, Message: "this origin may not open sockets"})
 		return
 	}
-	if !offers(r, subprotocol) {
-		t.refuse(w, r, http.StatusBadRequest, badRequest("the WebSocket's subprotocol must be %s", subprotocol))
+	from := viewer.ClientOf(r.Context())
+	k := &socket{authorization: r.Header.Get("Authorization"), opened: time.Now()}
+	k.detach(from)
+	k.client.Cookies = from.Cookies
+	k.rights.server, k.rights.lapse = s, k.end
+	base := context.WithValue(context.Background(), requestKey{}, k) // without what a connection has
+	s.sockets.Serve(viewer.WithClient(base, &k.client), w, r)
+}
+
+// Init signs a socket in.
+func (s sockets) Init(c *graphqlws.Conn, payload json.RawMessage) (ack json.RawMessage, err error) {
+	k := c.Context().Value(requestKey{}).(*socket)
+	k.conn, k.ctx = c, c.Context()
+	c.SetValue(k)
+	presented := cmp.Or(authorization(payload), k.authorization)
+	ctx, v, signedIn, err := s.signIn(k.ctx, presented)
+	k.authorization, k.client.Cookies = "", nil // they may be used up soon
+	if err != nil {
+		return nil, s.closing(ctx, err)
+	}
+	if !signedIn {
+		return nil, nil
+	}
+	c.SetContext(ctx)
+	if !k.rights.begin(v, presented == "") {
+		return nil, &graphqlws.CloseError{Code: closeTryAgainLater, Reason: "Too many sockets"}
+	}
+	return expiry(v.Until), nil
+}
+
+// Ping takes a new access token.
+func (s sockets) Ping(c *graphqlws.Conn, payload json.RawMessage) (pong json.RawMessage, err error) {
+	presented := authorization(payload)
+	if presented == "" {
+		return nil, nil
+	}
+	k := c.Value().(*socket)
+	v, signedIn, err := s.deps.Viewer(k.ctx, presented)
+	if err != nil {
+		return nil, s.closing(k.ctx, err)
+	}
+	until, ok := k.rights.renew(v, false)
+	if !ok || !signedIn {
+		return nil, &graphqlws.CloseError{Code: closeForbidden, Reason: "Forbidden: the token is of another user, or of another role"}
+	}
+	c.SetContext(viewer.NewContext(k.ctx, v))
+	return expiry(until), nil
+}
+
+// Subscribe runs an operation.
+func (s sockets) Subscribe(op *graphqlws.Operation) {
+	ctx := op.Context()
+	defer s.rescue(ctx, op)
+	k := op.Conn().Value().(*socket)
+	// As before each request: a node may not have heard yet that the session has ended.
+	if err := k.rights.check(ctx); err != nil {
+		if translate(ctx, err).Code == record.Unauthenticated {
+			k.end()
+			return
+		}
+		s.fail(ctx, op, err)
 		return
 	}
-	t.sockets.Add(1)
-	defer t.sockets.Done()
-	client := viewer.ClientOf(r.Context())
-	client.Socket = true
-	client.SetAnswer(nil)
-	ctx, end := context.WithCancelCause(r.Context())
-	defer end(nil)
-	defer context.AfterFunc(t.draining, func() { end(nil) })()
-
-	transport.Websocket{
-		Implementation: upgrade{ctx},
-		InitFunc: func(ctx context.Context, payload transport.InitPayload) (context.Context, *transport.InitPayload, error) {
-			return t.connect(ctx, end, presented(payload, r.Header))
-		},
-		InitTimeout:      10 * time.Second,
-		PingPongInterval: 30 * time.Second,
-		PayloadReadLimit: &t.cfg.Limits.Body,
-		ErrorFunc: func(ctx context.Context, err error) {
-			t.log.DebugContext(ctx, "socket", "requestId", RequestID(ctx), "error", err)
-		},
-	}.Do(w, r.WithContext(ctx), checked{exec, t.Server, end})
-}
-
-// connect signs a socket in, and has end called when it is to be closed.
-func (t socketTransport) connect(ctx context.Context, end context.CancelCauseFunc, authorization string) (context.Context, *transport.InitPayload, error) {
-	ctx, v, signedIn, err := t.signIn(ctx, authorization)
-	if err != nil {
-		code, reason := closeInternalError, "Internal server error"
-		switch translate(ctx, err).Code {
-		case record.Unauthenticated, record.Forbidden:
-			code, reason = closeForbidden, "Forbidden"
+	params := &graphql.RawParams{Query: op.Query, OperationName: op.OperationName}
+	for _, p := range []struct {
+		name string
+		from json.RawMessage
+		into *map[string]any
+	}{{"variables", op.Variables, &params.Variables}, {"extensions", op.Extensions, &params.Extensions}} {
+		if len(p.from) == 0 {
+			continue
 		}
-		message := t.present(ctx, err).Message
-		ctx = transport.WithWebsocketCloseCode(transport.AppendCloseReason(ctx, reason), code)
-		return ctx, nil, errors.New(message)
-	}
-	if signedIn {
-		t.watch(ctx, end, v)
-	}
-	return ctx, nil, nil
-}
-
-// errRevoked is why a socket's context ends whose viewer's rights have: the session, or the access token.
-var errRevoked = errors.New("the session or the access token has ended")
-
-// watch ends a socket when its viewer's session ends or the access token expires, until ctx is done.
-func (t socketTransport) watch(ctx context.Context, end context.CancelCauseFunc, v viewer.Viewer) {
-	var revoked <-chan struct{}
-	stop := func() {}
-	if t.deps.Watch != nil {
-		revoked, stop = t.deps.Watch(v)
-	}
-	var expired <-chan time.Time
-	if !v.Until.IsZero() {
-		expired = time.After(time.Until(v.Until))
-	}
-	go func() {
-		defer stop()
-		select {
-		case <-revoked:
-			end(errRevoked)
-		case <-expired:
-			end(errRevoked)
-		case <-ctx.Done():
-		}
-	}()
-}
-
-// checked asks about the viewer of a socket before each operation, as is asked before each request: a node may not have
-// heard yet that the session has ended.
-type checked struct {
-	graphql.GraphExecutor
-	*Server
-	end context.CancelCauseFunc
-}
-
-func (c checked) CreateOperationContext(ctx context.Context, params *graphql.RawParams) (*graphql.OperationContext, gqlerror.List) {
-	v, signedIn := viewer.FromContext(ctx)
-	if signedIn && c.deps.Check != nil {
-		if err := c.deps.Check(ctx, v); err != nil {
-			if translate(ctx, err).Code == record.Unauthenticated {
-				c.end(errRevoked)
-			}
-			return &graphql.OperationContext{}, gqlerror.List{c.present(ctx, err)}
+		if err := decode(p.from, p.into); err != nil {
+			s.fail(ctx, op, badRequest("%s: %s", p.name, err))
+			return
 		}
 	}
-	return c.GraphExecutor.CreateOperationContext(ctx, params)
+	prepared, refused := s.prepare(ctx, params)
+	if refused != nil {
+		op.Fail(marshal(refused.Errors))
+		return
+	}
+	s.perform(op, prepared)
 }
 
-// presented is a socket's authorization: that of connection_init's payload, then of the upgrade.
-func presented(payload transport.InitPayload, header http.Header) string {
-	for key := range payload {
-		if strings.EqualFold(key, "Authorization") && payload.GetString(key) != "" {
-			return payload.GetString(key)
+// Closed forgets a socket.
+func (s sockets) Closed(c *graphqlws.Conn) {
+	k := c.Value().(*socket)
+	k.rights.release()
+	attrs := []slog.Attr{slog.String("requestId", k.client.RequestID), slog.Duration("duration", time.Since(k.opened))}
+	if k.user != uuid.Nil {
+		attrs = append(attrs, slog.String("user", k.user.String()))
+	}
+	s.log.LogAttrs(k.ctx, slog.LevelInfo, "socket", attrs...)
+}
+
+// closing says how a socket is closed whose viewer is refused.
+func (s sockets) closing(ctx context.Context, err error) *graphqlws.CloseError {
+	message := s.present(ctx, err).Message
+	switch translate(ctx, err).Code {
+	case record.Unauthenticated, record.Forbidden:
+		return &graphqlws.CloseError{Code: closeForbidden, Reason: "Forbidden: " + message}
+	case record.Unavailable, record.RateLimited:
+		return &graphqlws.CloseError{Code: closeTryAgainLater, Reason: message}
+	}
+	return &graphqlws.CloseError{Code: closeInternalError, Reason: message}
+}
+
+// authorization is that of the payload of connection_init or ping, in upper or lower case; "" where it has none.
+func authorization(payload json.RawMessage) string {
+	var keys map[string]any
+	if json.Unmarshal(payload, &keys) != nil {
+		return ""
+	}
+	for key, value := range keys {
+		if text, ok := value.(string); ok && text != "" && strings.EqualFold(key, "authorization") {
+			return text
 		}
 	}
-	return header.Get("Authorization")
+	return ""
 }
 
-// upgrade accepts graphql-transport-ws alone; gqlgen would take its predecessor as well. ctx is the socket's.
-type upgrade struct{ ctx context.Context }
-
-func (u upgrade) Accept(w http.ResponseWriter, r *http.Request, o transport.WebsocketAcceptOptions) (transport.WebsocketConn, error) {
-	o.Subprotocols = []string{subprotocol}
-	coder := transport.CoderWebsocketImplementation{
-		AcceptOptions: websocket.AcceptOptions{InsecureSkipVerify: true}, // sameOrigin was asked, which knows more hosts
+// expiry tells a client until when its socket is open, unless it presents a new access token; null where there is no end.
+func expiry(until time.Time) json.RawMessage {
+	if until.IsZero() {
+		return json.RawMessage(`{"expiresAt":null}`)
 	}
-	c, err := coder.Accept(w, r, o)
-	if err != nil {
-		return nil, err
-	}
-	full, ok := c.(socketConn)
-	if !ok {
-		return nil, fmt.Errorf("a connection of type %T has no limits", c)
-	}
-	return revocable{full, u.ctx}, nil
-}
-
-// socketConn is what gqlgen uses of a connection.
-type socketConn interface {
-	transport.WebsocketConn
-	transport.WebsocketReadLimiter
-	transport.WebsocketReadDeadliner
-}
-
-// revocable is a connection that says why it is closed where its viewer's rights have ended, and is deaf and mute from then on:
-// gqlgen has one close code for all ends of a context, and a client may take its time to answer.
-type revocable struct {
-	socketConn
-	ctx context.Context
-}
-
-func (c revocable) revoked() bool { return errors.Is(context.Cause(c.ctx), errRevoked) }
-
-func (c revocable) WriteClose(code int, reason string) error {
-	if c.revoked() {
-		code, reason = closeForbidden, "Forbidden"
-	}
-	return c.socketConn.WriteClose(code, reason)
-}
-
-func (c revocable) WriteJSON(v any) error {
-	if c.revoked() {
-		return transport.ErrWebsocketClosed
-	}
-	return c.socketConn.WriteJSON(v)
-}
-
-func (c revocable) NextReader() (int, io.Reader, error) {
-	kind, r, err := c.socketConn.NextReader()
-	if c.revoked() {
-		return kind, nil, transport.ErrWebsocketClosed
-	}
-	return kind, r, err
-}
-
-func offers(r *http.Request, subprotocol string) bool {
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
-		if slices.ContainsFunc(strings.Split(line, ","), func(p string) bool { return strings.TrimSpace(p) == subprotocol }) {
-			return true
-		}
-	}
-	return false
+	return fmt.Appendf(nil, `{"expiresAt":%q}`, until.UTC().Format(time.RFC3339Nano))
 }

@@ -12,8 +12,8 @@ type Client struct {
 	Address   netip.Addr // behind trusted proxies, the one that they name; invalid where it is not known
 	UserAgent string
 	RequestID string
-	Socket    bool           // the request came over a WebSocket: there is no answer's header to write
-	Cookies   []*http.Cookie // of the request, or of the WebSocket's upgrade
+	Socket    bool           // what is asked comes over a WebSocket, or is answered by events: there is no answer's header to write
+	Cookies   []*http.Cookie // of the request; over a WebSocket there are those of the upgrade until it is signed in, and none from then on
 
 	mu     sync.Mutex
 	header http.Header // of the answer; nil where Socket; protected by mu

@@ -35,6 +35,14 @@ func (v Viewer) Is(role string) bool {
 	return i >= 0 && slices.Index(roles, v.Role) >= i
 }
 
+// Watcher is told what becomes of a viewer's rights, on a goroutine that has other things to do: its methods must not block.
+type Watcher interface {
+	// Ended says that they have ended. Nothing is told after it.
+	Ended()
+	// Renewed says until when the session's newest access token is good. A session that began before says so whenever it is refreshed.
+	Renewed(until time.Time)
+}
+
 type key struct{}
 
 // NewContext returns a context in which v asks.

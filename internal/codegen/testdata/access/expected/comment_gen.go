@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateComment(ctx context.Context, input record.Input
 	return record.Create(ctx, r.Stores.Comment, input)
 }
 
-func (r *mutationResolver) UpdateComment(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Comment, id, expectedVersion, input)
+func (r *mutationResolver) UpdateComment(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Comment, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteComment(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Comment(ctx context.Context, id record.ID) (record.Raw, 
 	return record.Get(ctx, r.Stores.Comment, id)
 }
 
-func (r *subscriptionResolver) CommentChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Comment, id, knownVersion)
+func (r *subscriptionResolver) CommentChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Comment, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) CommentsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Comment, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateDraft(ctx context.Context, input record.Input) 
 	return record.Create(ctx, r.Stores.Draft, input)
 }
 
-func (r *mutationResolver) UpdateDraft(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Draft, id, expectedVersion, input)
+func (r *mutationResolver) UpdateDraft(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Draft, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteDraft(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Draft(ctx context.Context, id record.ID) (record.Raw, er
 	return record.Get(ctx, r.Stores.Draft, id)
 }
 
-func (r *subscriptionResolver) DraftChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Draft, id, knownVersion)
+func (r *subscriptionResolver) DraftChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Draft, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) DraftsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Draft, where, since)
 }

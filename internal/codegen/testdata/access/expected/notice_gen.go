@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateNotice(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Notice, input)
 }
 
-func (r *mutationResolver) UpdateNotice(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Notice, id, expectedVersion, input)
+func (r *mutationResolver) UpdateNotice(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Notice, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteNotice(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Notice(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Notice, id)
 }
 
-func (r *subscriptionResolver) NoticeChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Notice, id, knownVersion)
+func (r *subscriptionResolver) NoticeChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Notice, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) NoticesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Notice, where, since)
 }

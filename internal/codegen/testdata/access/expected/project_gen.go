@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateProject(ctx context.Context, input record.Input
 	return record.Create(ctx, r.Stores.Project, input)
 }
 
-func (r *mutationResolver) UpdateProject(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Project, id, expectedVersion, input)
+func (r *mutationResolver) UpdateProject(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Project, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteProject(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Project(ctx context.Context, id record.ID) (record.Raw, 
 	return record.Get(ctx, r.Stores.Project, id)
 }
 
-func (r *subscriptionResolver) ProjectChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Project, id, knownVersion)
+func (r *subscriptionResolver) ProjectChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Project, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) ProjectsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Project, where, since)
 }

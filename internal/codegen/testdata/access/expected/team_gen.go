@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateTeam(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.Team, input)
 }
 
-func (r *mutationResolver) UpdateTeam(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Team, id, expectedVersion, input)
+func (r *mutationResolver) UpdateTeam(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Team, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteTeam(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Team(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.Team, id)
 }
 
-func (r *subscriptionResolver) TeamChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Team, id, knownVersion)
+func (r *subscriptionResolver) TeamChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Team, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) TeamsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Team, where, since)
 }

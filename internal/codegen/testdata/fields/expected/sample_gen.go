@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateSample(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Sample, input)
 }
 
-func (r *mutationResolver) UpdateSample(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Sample, id, expectedVersion, input)
+func (r *mutationResolver) UpdateSample(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Sample, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteSample(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Sample(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Sample, id)
 }
 
-func (r *subscriptionResolver) SampleChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Sample, id, knownVersion)
+func (r *subscriptionResolver) SampleChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Sample, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) SamplesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Sample, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateDocument(ctx context.Context, input record.Inpu
 	return record.Create(ctx, r.Stores.Document, input)
 }
 
-func (r *mutationResolver) UpdateDocument(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Document, id, expectedVersion, input)
+func (r *mutationResolver) UpdateDocument(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Document, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteDocument(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Document(ctx context.Context, id record.ID) (record.Raw,
 	return record.Get(ctx, r.Stores.Document, id)
 }
 
-func (r *subscriptionResolver) DocumentChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Document, id, knownVersion)
+func (r *subscriptionResolver) DocumentChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Document, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) DocumentsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Document, where, since)
 }

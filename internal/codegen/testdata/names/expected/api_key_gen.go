@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateAPIKey(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.APIKey, input)
 }
 
-func (r *mutationResolver) UpdateAPIKey(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.APIKey, id, expectedVersion, input)
+func (r *mutationResolver) UpdateAPIKey(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.APIKey, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteAPIKey(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) APIKey(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.APIKey, id)
 }
 
-func (r *subscriptionResolver) APIKeyChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.APIKey, id, knownVersion)
+func (r *subscriptionResolver) APIKeyChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.APIKey, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) APIKeysChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.APIKey, where, since)
 }

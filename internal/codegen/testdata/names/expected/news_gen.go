@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateNews(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.News, input)
 }
 
-func (r *mutationResolver) UpdateNews(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.News, id, expectedVersion, input)
+func (r *mutationResolver) UpdateNews(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.News, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteNews(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) News(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.News, id)
 }
 
-func (r *subscriptionResolver) NewsChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.News, id, knownVersion)
+func (r *subscriptionResolver) NewsChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.News, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) NewsListChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.News, where, since)
 }

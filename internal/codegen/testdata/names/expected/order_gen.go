@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateOrder(ctx context.Context, input record.Input) 
 	return record.Create(ctx, r.Stores.Order, input)
 }
 
-func (r *mutationResolver) UpdateOrder(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Order, id, expectedVersion, input)
+func (r *mutationResolver) UpdateOrder(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Order, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteOrder(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Order(ctx context.Context, id record.ID) (record.Raw, er
 	return record.Get(ctx, r.Stores.Order, id)
 }
 
-func (r *subscriptionResolver) OrderChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Order, id, knownVersion)
+func (r *subscriptionResolver) OrderChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Order, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) OrdersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Order, where, since)
 }

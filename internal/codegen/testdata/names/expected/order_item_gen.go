@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateOrderItem(ctx context.Context, input record.Inp
 	return record.Create(ctx, r.Stores.OrderItem, input)
 }
 
-func (r *mutationResolver) UpdateOrderItem(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.OrderItem, id, expectedVersion, input)
+func (r *mutationResolver) UpdateOrderItem(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.OrderItem, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteOrderItem(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) OrderItem(ctx context.Context, id record.ID) (record.Raw
 	return record.Get(ctx, r.Stores.OrderItem, id)
 }
 
-func (r *subscriptionResolver) OrderItemChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.OrderItem, id, knownVersion)
+func (r *subscriptionResolver) OrderItemChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.OrderItem, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) OrderItemsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.OrderItem, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreatePerson(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Person, input)
 }
 
-func (r *mutationResolver) UpdatePerson(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Person, id, expectedVersion, input)
+func (r *mutationResolver) UpdatePerson(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Person, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeletePerson(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Person(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Person, id)
 }
 
-func (r *subscriptionResolver) PersonChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Person, id, knownVersion)
+func (r *subscriptionResolver) PersonChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Person, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) PeopleChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Person, where, since)
 }

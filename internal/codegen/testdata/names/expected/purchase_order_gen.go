@@ -11,8 +11,8 @@ func (r *mutationResolver) CreatePurchaseOrder(ctx context.Context, input record
 	return record.Create(ctx, r.Stores.PurchaseOrder, input)
 }
 
-func (r *mutationResolver) UpdatePurchaseOrder(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.PurchaseOrder, id, expectedVersion, input)
+func (r *mutationResolver) UpdatePurchaseOrder(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.PurchaseOrder, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeletePurchaseOrder(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) PurchaseOrder(ctx context.Context, id record.ID) (record
 	return record.Get(ctx, r.Stores.PurchaseOrder, id)
 }
 
-func (r *subscriptionResolver) PurchaseOrderChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.PurchaseOrder, id, knownVersion)
+func (r *subscriptionResolver) PurchaseOrderChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.PurchaseOrder, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) PurchaseOrdersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.PurchaseOrder, where, since)
 }

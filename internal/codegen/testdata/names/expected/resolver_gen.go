@@ -19,6 +19,10 @@ func (r *queryResolver) Records(ctx context.Context, refs []*record.Ref) (record
 	return record.Records(ctx, r.Stores.Engine, refs)
 }
 
+func (r *subscriptionResolver) RecordsChanged(ctx context.Context, refs []*record.Ref, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchRecords(ctx, r.Stores.Engine, refs, since)
+}
+
 // Mutation returns the resolvers of Mutation.
 func (r *Resolver) Mutation() MutationResolver { return &mutationResolver{r} }
 

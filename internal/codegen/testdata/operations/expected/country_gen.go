@@ -15,6 +15,10 @@ func (r *queryResolver) Country(ctx context.Context, id record.ID) (record.Raw, 
 	return record.Get(ctx, r.Stores.Country, id)
 }
 
-func (r *subscriptionResolver) CountryChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Country, id, knownVersion)
+func (r *subscriptionResolver) CountryChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Country, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) CountriesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Country, where, since)
 }

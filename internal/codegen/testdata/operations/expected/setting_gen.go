@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateSetting(ctx context.Context, input record.Input
 	return record.Create(ctx, r.Stores.Setting, input)
 }
 
-func (r *mutationResolver) UpdateSetting(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Setting, id, expectedVersion, input)
+func (r *mutationResolver) UpdateSetting(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Setting, id, expectedVersion, input, onConflict)
 }
 
 func (r *queryResolver) Settings(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error) {

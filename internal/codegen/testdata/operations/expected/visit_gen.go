@@ -19,6 +19,10 @@ func (r *queryResolver) Visit(ctx context.Context, id record.ID) (record.Raw, er
 	return record.Get(ctx, r.Stores.Visit, id)
 }
 
-func (r *subscriptionResolver) VisitChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Visit, id, knownVersion)
+func (r *subscriptionResolver) VisitChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Visit, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) VisitsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Visit, where, since)
 }

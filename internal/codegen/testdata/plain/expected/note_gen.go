@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateNote(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.Note, input)
 }
 
-func (r *mutationResolver) UpdateNote(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Note, id, expectedVersion, input)
+func (r *mutationResolver) UpdateNote(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Note, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteNote(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Note(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.Note, id)
 }
 
-func (r *subscriptionResolver) NoteChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Note, id, knownVersion)
+func (r *subscriptionResolver) NoteChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Note, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) NotesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Note, where, since)
 }

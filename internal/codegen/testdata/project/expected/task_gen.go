@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateTask(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.Task, input)
 }
 
-func (r *mutationResolver) UpdateTask(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Task, id, expectedVersion, input)
+func (r *mutationResolver) UpdateTask(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Task, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteTask(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Task(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.Task, id)
 }
 
-func (r *subscriptionResolver) TaskChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Task, id, knownVersion)
+func (r *subscriptionResolver) TaskChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Task, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) TasksChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Task, where, since)
 }

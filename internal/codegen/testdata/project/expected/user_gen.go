@@ -15,6 +15,10 @@ func (r *queryResolver) User(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.User, id)
 }
 
-func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.User, id, knownVersion)
+func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.User, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) UsersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.User, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateContract(ctx context.Context, input record.Inpu
 	return record.Create(ctx, r.Stores.Contract, input)
 }
 
-func (r *mutationResolver) UpdateContract(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Contract, id, expectedVersion, input)
+func (r *mutationResolver) UpdateContract(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Contract, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteContract(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Contract(ctx context.Context, id record.ID) (record.Raw,
 	return record.Get(ctx, r.Stores.Contract, id)
 }
 
-func (r *subscriptionResolver) ContractChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Contract, id, knownVersion)
+func (r *subscriptionResolver) ContractChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Contract, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) ContractsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Contract, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreatePlayer(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Player, input)
 }
 
-func (r *mutationResolver) UpdatePlayer(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Player, id, expectedVersion, input)
+func (r *mutationResolver) UpdatePlayer(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Player, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeletePlayer(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Player(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Player, id)
 }
 
-func (r *subscriptionResolver) PlayerChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Player, id, knownVersion)
+func (r *subscriptionResolver) PlayerChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Player, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) PlayersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Player, where, since)
 }

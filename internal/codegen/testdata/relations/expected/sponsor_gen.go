@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateSponsor(ctx context.Context, input record.Input
 	return record.Create(ctx, r.Stores.Sponsor, input)
 }
 
-func (r *mutationResolver) UpdateSponsor(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Sponsor, id, expectedVersion, input)
+func (r *mutationResolver) UpdateSponsor(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Sponsor, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteSponsor(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Sponsor(ctx context.Context, id record.ID) (record.Raw, 
 	return record.Get(ctx, r.Stores.Sponsor, id)
 }
 
-func (r *subscriptionResolver) SponsorChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Sponsor, id, knownVersion)
+func (r *subscriptionResolver) SponsorChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Sponsor, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) SponsorsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Sponsor, where, since)
 }

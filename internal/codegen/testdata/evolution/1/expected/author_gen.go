@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateAuthor(ctx context.Context, input record.Input)
 	return record.Create(ctx, r.Stores.Author, input)
 }
 
-func (r *mutationResolver) UpdateAuthor(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Author, id, expectedVersion, input)
+func (r *mutationResolver) UpdateAuthor(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Author, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteAuthor(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Author(ctx context.Context, id record.ID) (record.Raw, e
 	return record.Get(ctx, r.Stores.Author, id)
 }
 
-func (r *subscriptionResolver) AuthorChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Author, id, knownVersion)
+func (r *subscriptionResolver) AuthorChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Author, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) AuthorsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Author, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateShelf(ctx context.Context, input record.Input) 
 	return record.Create(ctx, r.Stores.Shelf, input)
 }
 
-func (r *mutationResolver) UpdateShelf(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Shelf, id, expectedVersion, input)
+func (r *mutationResolver) UpdateShelf(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Shelf, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteShelf(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Shelf(ctx context.Context, id record.ID) (record.Raw, er
 	return record.Get(ctx, r.Stores.Shelf, id)
 }
 
-func (r *subscriptionResolver) ShelfChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Shelf, id, knownVersion)
+func (r *subscriptionResolver) ShelfChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Shelf, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) ShelvesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Shelf, where, since)
 }

@@ -11,8 +11,8 @@ func (r *mutationResolver) CreateBook(ctx context.Context, input record.Input) (
 	return record.Create(ctx, r.Stores.Book, input)
 }
 
-func (r *mutationResolver) UpdateBook(ctx context.Context, id record.ID, expectedVersion int, input record.Input) (record.Raw, error) {
-	return record.Update(ctx, r.Stores.Book, id, expectedVersion, input)
+func (r *mutationResolver) UpdateBook(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error) {
+	return record.Update(ctx, r.Stores.Book, id, expectedVersion, input, onConflict)
 }
 
 func (r *mutationResolver) DeleteBook(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error) {
@@ -27,6 +27,10 @@ func (r *queryResolver) Book(ctx context.Context, id record.ID) (record.Raw, err
 	return record.Get(ctx, r.Stores.Book, id)
 }
 
-func (r *subscriptionResolver) BookChanged(ctx context.Context, id record.ID, knownVersion *int) (<-chan *record.Event, error) {
-	return record.Watch(ctx, r.Stores.Book, id, knownVersion)
+func (r *subscriptionResolver) BookChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.Watch(ctx, r.Stores.Book, id, knownVersion, since)
+}
+
+func (r *subscriptionResolver) BooksChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Book, where, since)
 }

@@ -1,0 +1,221 @@
+package record
+
+import (
+	"context"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"godstack/internal/changelog"
+)
+
+// maxWaiting is how many changes wait to be delivered. Beyond it all streams begin anew.
+const maxWaiting = 100_000
+
+// recordKey is a record as the change log names it.
+type recordKey struct {
+	entity string
+	id     uuid.UUID
+}
+
+// group is the streams that list what one filter describes.
+type group struct {
+	store   *Store
+	key     groupKey
+	where   Input
+	match   *match
+	streams map[*Stream]struct{} // protected by the hub's mu
+}
+
+type groupKey struct {
+	filter string
+	who    asker // where the filter does not mean the same for everybody
+}
+
+// hub knows the streams, and delivers batch after batch to those that they concern.
+type hub struct {
+	engine *Engine
+
+	mu      sync.RWMutex
+	records map[recordKey]map[*Stream]struct{} // protected by mu: streams by the records that they name
+	lists   map[string]map[groupKey]*group     // protected by mu: by the prefix of their entity
+	through map[string]map[*Stream]struct{}    // protected by mu: streams of lists, by the entities that the right to read goes through
+	depends map[recordKey]map[*Stream]struct{} // protected by mu: streams of named records, by the records that it goes through
+	shapes  map[shapeKey]*shape                // protected by mu
+	streams int                                // protected by mu
+
+	inbox struct {
+		sync.Mutex
+		batches []changelog.Batch // protected by inbox
+		changes int               // in batches; protected by inbox
+		busy    bool              // somebody takes them; protected by inbox
+	}
+
+	epoch    uuid.UUID // of the log; protected by mu
+	watching func(n int)
+	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
+	start    sync.Once
+	restarts chan struct{} // holds one for each stream that begins anew
+}
+
+func newHub(g *Engine, watching func(int)) *hub {
+	return &hub{
+		engine: g, records: map[recordKey]map[*Stream]struct{}{}, lists: map[string]map[groupKey]*group{},
+		through: map[string]map[*Stream]struct{}{}, depends: map[recordKey]map[*Stream]struct{}{}, shapes: map[shapeKey]*shape{},
+		watching: watching, ready: make(chan struct{}), restarts: make(chan struct{}, maxRestarts),
+	}
+}
+
+// subscribe has a stream hear of changes. Of a list's group, one that is there already takes the place.
+func (h *hub) subscribe(s *Stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if there := h.shapes[s.shape.key]; there != nil {
+		s.shape = there
+	} else {
+		h.shapes[s.shape.key] = s.shape
+	}
+	s.shape.uses++
+	for _, k := range s.keys {
+		put(h.records, k, s)
+	}
+	if s.list != nil {
+		prefix := s.list.store.Prefix
+		if h.lists[prefix] == nil {
+			h.lists[prefix] = map[groupKey]*group{}
+		}
+		if there := h.lists[prefix][s.list.key]; there != nil {
+			s.list = there
+		} else {
+			h.lists[prefix][s.list.key] = s.list
+		}
+		s.list.streams[s] = struct{}{}
+		for _, p := range s.list.store.reaches {
+			put(h.through, p, s)
+		}
+	}
+	h.streams++
+	h.watching(h.streams)
+}
+
+// unsubscribe undoes subscribe.
+func (h *hub) unsubscribe(s *Stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.shape.uses--; s.shape.uses == 0 {
+		delete(h.shapes, s.shape.key)
+	}
+	for _, k := range s.keys {
+		drop(h.records, k, s)
+	}
+	for k := range s.behind {
+		drop(h.depends, k, s)
+	}
+	if s.list != nil {
+		prefix := s.list.store.Prefix
+		if delete(s.list.streams, s); len(s.list.streams) == 0 {
+			delete(h.lists[prefix], s.list.key)
+		}
+		for _, p := range s.list.store.reaches {
+			drop(h.through, p, s)
+		}
+	}
+	h.streams--
+	h.watching(h.streams)
+}
+
+// follow says what else a stream depends on from now on, and reports whether it did not depend on all of that before.
+func (h *hub) follow(s *Stream, keys map[recordKey]struct{}) (more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k := range s.behind {
+		if _, stays := keys[k]; !stays {
+			drop(h.depends, k, s)
+		}
+	}
+	for k := range keys {
+		if _, there := s.behind[k]; !there {
+			put(h.depends, k, s)
+			more = true
+		}
+	}
+	s.behind = keys
+	return more
+}
+
+func put[K comparable](m map[K]map[*Stream]struct{}, k K, s *Stream) {
+	if m[k] == nil {
+		m[k] = map[*Stream]struct{}{}
+	}
+	m[k][s] = struct{}{}
+}
+
+func drop[K comparable](m map[K]map[*Stream]struct{}, k K, s *Stream) {
+	delete(m[k], s)
+	if len(m[k]) == 0 {
+		delete(m, k)
+	}
+}
+
+// all returns the streams that pick names; nil stands for all.
+func (h *hub) all(pick func(s *Stream) bool) (list []*Stream) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	seen := map[*Stream]struct{}{}
+	add := func(m map[*Stream]struct{}) {
+		for s := range m {
+			if _, twice := seen[s]; !twice && (pick == nil || pick(s)) {
+				seen[s] = struct{}{}
+				list = append(list, s)
+			}
+		}
+	}
+	for _, m := range h.records {
+		add(m)
+	}
+	for _, groups := range h.lists {
+		for _, g := range groups {
+			add(g.streams)
+		}
+	}
+	return list
+}
+
+// Deliver hands a batch of the change log to the streams, and does not wait for that. The tailer calls it.
+func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
+	h := g.hub
+	h.mu.Lock()
+	h.epoch = b.Epoch
+	nobody := h.streams == 0
+	h.mu.Unlock()
+	h.start.Do(func() { close(h.ready) })
+	if nobody || len(b.Changes) == 0 && !b.Resync {
+		return
+	}
+	h.inbox.Lock()
+	defer h.inbox.Unlock()
+	if h.inbox.changes += len(b.Changes); h.inbox.changes > maxWaiting {
+		b.Resync, b.Changes, b.Before = true, nil, b.After
+		h.inbox.batches, h.inbox.changes = nil, 0
+	}
+	h.inbox.batches = append(h.inbox.batches, b)
+	if !h.inbox.busy {
+		h.inbox.busy = true
+		go h.work()
+	}
+}
+
+// work delivers what is in the inbox, all of it in one round, until nothing is.
+func (h *hub) work() {
+	for {
+		h.inbox.Lock()
+		batches := h.inbox.batches
+		h.inbox.batches, h.inbox.changes = nil, 0
+		h.inbox.busy = len(batches) > 0
+		h.inbox.Unlock()
+		if len(batches) == 0 {
+			return
+		}
+		h.deliver(batches)
+	}
+}

@@ -1,0 +1,598 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"godstack/internal/changelog"
+	"godstack/internal/entity"
+)
+
+// news is a change on its way to streams, shared by all of them. Without an Op it is no change: somebody may have won or lost the right
+// to read the record.
+type news struct {
+	engine *Engine
+	change changelog.Change
+	key    recordKey
+	store  *Store
+	epoch  uuid.UUID
+	before changelog.Snapshot // of the read that found it: what was seen before
+	after  changelog.Snapshot
+	place  changelog.Seen // in the log, after the change, for those who have seen what came before
+	node   Node           // as of delivery; nil where it is not there any more
+
+	named []*Stream // that name the record
+	lists []listed
+
+	mu     sync.Mutex
+	events map[eventKey]*event // protected by mu
+}
+
+// listed is a filter that the change is held against, on behalf of some streams.
+type listed struct {
+	group   *group
+	streams []*Stream
+}
+
+// eventKey tells the events of one change apart.
+type eventKey struct {
+	kind     string
+	seen     *changelog.Seen
+	numbered bool
+}
+
+// event makes the change's event, once for all streams for which it is the same. seen is what a stream has seen of what came before,
+// where that is not all.
+func (n *news) event(kind string, seen *changelog.Seen, also []string, numbered bool) *event {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	k := eventKey{kind, seen, numbered}
+	if e := n.events[k]; e != nil && also == nil {
+		return e
+	}
+	place := n.place
+	if seen != nil {
+		place = seen.And(n.after, n.change.Seq)
+	}
+	e := &event{kind: kind, store: n.store, id: n.key.id, cursor: n.engine.cursor(n.epoch, place)}
+	switch {
+	case kind != deletedKind:
+		e.version, e.record, e.fields = int(n.change.Version), n.node, n.change.Fields
+		if also != nil {
+			e.fields = slices.Concat(also, e.fields)
+		}
+	case numbered:
+		e.version = int(n.change.Version)
+	}
+	if also != nil {
+		return e
+	}
+	if n.events == nil {
+		n.events = map[eventKey]*event{}
+	}
+	n.events[k] = e
+	return e
+}
+
+// round is a delivery: some changes, and what is found out about their records for all streams at once.
+type round struct {
+	*Engine
+	news    []*news // in order
+	records map[recordKey]*subject
+	gone    map[recordKey]changelog.Change // deletions, also of records that nobody listens for
+}
+
+// subject is a record of a round.
+type subject struct {
+	store   *Store
+	id      uuid.UUID
+	node    Node
+	news    []*news            // in order
+	askers  map[asker]struct{} // who wants to read it
+	allowed map[asker]bool     // who may
+
+	// Where somebody asks what the record was: its changes from the first of news on, as far as the database has come; for each what the
+	// record was before, nil where it was not there, and behind the last after; and who might read it then.
+	changes []changelog.Change
+	links   []links // done by each
+	states  []Node
+	rights  []map[asker]bool
+}
+
+func (g *Engine) newRound() *round {
+	return &round{Engine: g, records: map[recordKey]*subject{}, gone: map[recordKey]changelog.Change{}}
+}
+
+// add takes a change up. place is where the log stands after it.
+func (r *round) add(c changelog.Change, epoch uuid.UUID, after changelog.Snapshot, place changelog.Seen) *news {
+	n := &news{engine: r.Engine, change: c, key: recordKey{c.Entity, c.ID}, store: r.stores[c.Entity], epoch: epoch, after: after, place: place}
+	r.news = append(r.news, n)
+	return n
+}
+
+// deliver has all streams concerned hear of some batches.
+func (h *hub) deliver(batches []changelog.Batch) {
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	var (
+		r      = h.engine.newRound()
+		lost   = map[*Stream]struct{}{}
+		doubts = map[*Stream]struct{}{}
+	)
+	for _, b := range batches {
+		if b.Resync {
+			r = h.engine.newRound()
+			for _, s := range h.all(nil) {
+				lost[s] = struct{}{}
+			}
+			continue
+		}
+		h.gather(r, b, lost, doubts)
+	}
+	for s := range lost {
+		s.lost()
+		delete(doubts, s)
+	}
+	last := batches[len(batches)-1]
+	h.tell(ctx, r, doubts, last)
+}
+
+// gather finds the streams that the changes of a batch concern.
+func (h *hub) gather(r *round, b changelog.Batch, lost, doubts map[*Stream]struct{}) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for i := range b.Changes {
+		c := b.Changes[i]
+		k := recordKey{c.Entity, c.ID}
+		store := h.engine.stores[c.Entity]
+		if c.Op == changelog.OpResync {
+			for k, streams := range h.records {
+				if k.entity == c.Entity {
+					for s := range streams {
+						lost[s] = struct{}{}
+					}
+				}
+			}
+			for k, streams := range h.depends {
+				if k.entity == c.Entity {
+					for s := range streams {
+						doubts[s] = struct{}{}
+					}
+				}
+			}
+			for _, g := range h.lists[c.Entity] {
+				for s := range g.streams {
+					lost[s] = struct{}{}
+				}
+			}
+			for s := range h.through[c.Entity] {
+				lost[s] = struct{}{}
+			}
+			continue
+		}
+		if store == nil { // an entity that is logged, and not shown
+			continue
+		}
+		if c.Op == changelog.OpDelete {
+			r.gone[k] = c
+		}
+		if store.mayDecide(c) {
+			for s := range h.depends[k] {
+				doubts[s] = struct{}{}
+			}
+			for s := range h.through[c.Entity] {
+				if s.list.store.concerns(s.list.store.rules[reading], s, c) {
+					lost[s] = struct{}{}
+				}
+			}
+		}
+		streams, groups := h.records[k], h.lists[c.Entity]
+		if len(streams) == 0 && len(groups) == 0 {
+			continue
+		}
+		n := r.add(c, b.Epoch, b.After, b.Cursor(i).Seen)
+		n.before = b.Before
+		n.named = slices.Collect(maps.Keys(streams))
+		for _, g := range groups {
+			n.lists = append(n.lists, listed{g, slices.Collect(maps.Keys(g.streams))})
+		}
+	}
+}
+
+// concerns reports whether a change of another record may change which records a list's viewer may read.
+func (s *Store) concerns(r *rule, st *Stream, c changelog.Change) bool {
+	if c.Op != changelog.OpUpdate { // what refers to a record that comes or goes has changes of its own
+		return false
+	}
+	switch r.kind {
+	case entity.KindHas:
+		return r.edge.to.Prefix == c.Entity && c.ID == st.who.ID
+	case entity.KindThrough:
+		to := s.engine.stores[r.edge.to.Prefix]
+		if to.Prefix == c.Entity {
+			if id, pinned := st.list.match.pinned(r.edge.field); !pinned || id == c.ID {
+				// The viewer comes or goes, or something that the record refers to is another one.
+				return bytes.Contains(c.Old, []byte(st.who.ID.String())) || slices.ContainsFunc(c.Fields, func(name string) bool {
+					return to.column[name] != nil && to.decides[name]
+				})
+			}
+		}
+		return to.concerns(r.needs(), st, c)
+	}
+	return slices.ContainsFunc(r.rules, func(part *rule) bool { return s.concerns(part, st, c) })
+}
+
+// tell finds out what the streams have to know, and tells them: of the changes first, then of rights that are in doubt.
+func (h *hub) tell(ctx context.Context, r *round, doubts map[*Stream]struct{}, last changelog.Batch) {
+	var touched []*Stream
+	push := func(s *Stream, p pending) {
+		if s.push(p) {
+			touched = append(touched, s)
+		}
+	}
+	err := r.learn(ctx)
+	if err == nil {
+		r.verdicts(push)
+	} else {
+		h.engine.log.WarnContext(ctx, "read changed records", "error", err)
+		for _, n := range r.news {
+			for s := range n.streams() {
+				s.lost()
+			}
+		}
+	}
+	for _, n := range r.news {
+		if rule := n.store.rules[reading]; rule.goes() && rule.moved(n.change) {
+			for _, s := range n.named {
+				doubts[s] = struct{}{}
+			}
+		}
+	}
+	if len(doubts) > 0 {
+		if err := h.doubt(ctx, doubts, last, push); err != nil {
+			h.engine.log.WarnContext(ctx, "decide on rights again", "error", err)
+			for s := range doubts {
+				s.lost()
+			}
+		}
+	}
+	flush(touched)
+}
+
+// flush has the streams' sinks send; many of them at once, where there are many.
+func flush(streams []*Stream) {
+	const few = 256
+	workers := min(runtime.GOMAXPROCS(0), 1+len(streams)/few)
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(streams, max(1, (len(streams)+workers-1)/workers)) {
+		run := func() {
+			for _, s := range part {
+				s.flush()
+			}
+		}
+		if workers == 1 {
+			run()
+		} else {
+			wg.Go(run)
+		}
+	}
+	wg.Wait()
+}
+
+// streams are those that the change may concern.
+func (n *news) streams() func(yield func(*Stream) bool) {
+	return func(yield func(*Stream) bool) {
+		for _, s := range n.named {
+			if !yield(s) {
+				return
+			}
+		}
+		for _, l := range n.lists {
+			for _, s := range l.streams {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// learn reads the records, their earlier states where lists ask for them, and who may read them.
+func (r *round) learn(ctx context.Context) error {
+	for _, n := range r.news {
+		sub := r.records[n.key]
+		if sub == nil {
+			sub = &subject{store: n.store, id: n.key.id, askers: map[asker]struct{}{}}
+			r.records[n.key] = sub
+		}
+		sub.news = append(sub.news, n)
+	}
+	if err := r.loadAll(ctx, r.records); err != nil {
+		return err
+	}
+	for _, n := range r.news {
+		n.node = r.records[n.key].node
+	}
+	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	return r.judge(ctx)
+}
+
+// errHistory says that the log does not lead from what a record is to what it was.
+var errHistory = errors.New("the log does not tell the record's earlier states")
+
+// asksForPast reports whether it matters what the record was: to lists, and to who hears of its end.
+func (sub *subject) asksForPast() bool {
+	return slices.ContainsFunc(sub.news, func(n *news) bool { return len(n.lists) > 0 || n.change.Op == changelog.OpDelete })
+}
+
+// recall finds the earlier states of records.
+func (r *round) recall(ctx context.Context) error {
+	var (
+		spans []changelog.Span
+		later = map[recordKey][]changelog.Change{}
+	)
+	for k, sub := range r.records {
+		last := sub.news[len(sub.news)-1].change
+		if version := sub.version(); sub.asksForPast() && last.Op != changelog.OpDelete && version != last.Version {
+			spans = append(spans, changelog.Span{Entity: k.entity, ID: k.id, After: last.Version, UpTo: version})
+		}
+	}
+	if len(spans) > 0 {
+		list, err := changelog.History(ctx, r.driver.Pool(), spans)
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			k := recordKey{c.Entity, c.ID}
+			later[k] = append(later[k], c)
+		}
+	}
+	for k, sub := range r.records {
+		if sub.asksForPast() {
+			if err := sub.recall(later[k]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// version is the record's as of delivery, 0 where it is not there any more.
+func (sub *subject) version() int64 {
+	if sub.node == nil {
+		return 0
+	}
+	_, v := sub.store.key(sub.node)
+	return int64(v)
+}
+
+// recall goes back from the record as it is, by what has been done to it since, to what it was before each of the round's changes.
+func (sub *subject) recall(later []changelog.Change) error {
+	for _, n := range sub.news {
+		sub.changes = append(sub.changes, n.change)
+	}
+	for _, c := range later {
+		if last := sub.changes[len(sub.changes)-1]; last.Op == changelog.OpDelete {
+			break // what came after that is a record of its own
+		}
+		sub.changes = append(sub.changes, c)
+	}
+	end := len(sub.changes)
+	if last := sub.changes[end-1]; last.Op != changelog.OpDelete && last.Version != sub.version() {
+		return errHistory
+	}
+	sub.states, sub.links = make([]Node, end+1), make([]links, end)
+	sub.states[end] = sub.node
+	for i, c := range slices.Backward(sub.changes) {
+		if c.Op == changelog.OpDelete {
+			sub.states[i+1] = nil
+		}
+		var err error
+		if sub.states[i], sub.links[i], err = sub.store.before(sub.states[i+1], c); err != nil {
+			return fmt.Errorf("%w: %w", errHistory, err)
+		}
+	}
+	return nil
+}
+
+// judge finds out who may read the records, for all streams at once.
+func (r *round) judge(ctx context.Context) error {
+	for _, n := range r.news {
+		sub := r.records[n.key]
+		for s := range n.streams() {
+			sub.askers[s.who] = struct{}{}
+		}
+	}
+	for _, sub := range r.records {
+		if err := sub.judge(ctx); err != nil {
+			return err
+		}
+		if sub.states != nil {
+			if err := r.judgePast(ctx, sub); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// judge finds out who may read the record now.
+func (sub *subject) judge(ctx context.Context) error {
+	if sub.node != nil {
+		var err error
+		sub.allowed, err = sub.decide(ctx, sub.node, nil)
+		return err
+	}
+	sub.allowed = make(map[asker]bool, len(sub.askers))
+	for a := range sub.askers {
+		holds, known := a.known(sub.store.rules[reading])
+		sub.allowed[a] = holds && known
+	}
+	return nil
+}
+
+// decide says which of the askers may read the record, or might when it was n.
+func (sub *subject) decide(ctx context.Context, n Node, p *earlier) (map[asker]bool, error) {
+	who := slices.Collect(maps.Keys(sub.askers)) // each once, however many streams they have
+	holds, err := sub.store.decide(ctx, sub.store.rules[reading], n, who, p)
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[asker]bool, len(who))
+	for i := range who {
+		m[who[i]] = holds[i]
+	}
+	return m, nil
+}
+
+// judgePast finds out who might read the record before each change. Where a change is of nothing that the rule looks at, that is who
+// might after it.
+func (r *round) judgePast(ctx context.Context, sub *subject) error {
+	sub.rights = make([]map[asker]bool, len(sub.changes)+1)
+	sub.rights[len(sub.changes)] = sub.allowed
+	var undone []links // from the newest on
+	for i, c := range slices.Backward(sub.changes) {
+		sub.rights[i] = sub.rights[i+1]
+		switch {
+		case c.Op == changelog.OpInsert:
+			sub.rights[i] = nil
+		case c.Op == changelog.OpDelete:
+			sub.rights[i+1], undone = nil, nil
+			fallthrough
+		case sub.store.mayDecide(c):
+			undone = append(undone, sub.links[i])
+			var err error
+			if sub.rights[i], err = sub.decide(ctx, sub.states[i], &earlier{links: undone, gone: r.ended}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// verdicts tells each stream what a change means for it.
+func (r *round) verdicts(push func(*Stream, pending)) {
+	next := map[*subject]int{}
+	for _, n := range r.news {
+		sub := r.records[n.key]
+		i := next[sub]
+		next[sub]++
+		deleted := n.change.Op == changelog.OpDelete
+		for _, s := range n.named {
+			p := pending{news: n, is: !deleted && sub.allowed[s.who]}
+			switch {
+			case deleted:
+				p.was = sub.rights[i][s.who]
+			case n.node == nil && !p.is:
+				continue // it is gone, which comes next; whether this was still for the viewer nobody can tell any more
+			}
+			push(s, p)
+		}
+		for _, l := range n.lists {
+			m := l.group.match
+			was, is := sub.states[i] != nil && m.holds(sub.states[i]), sub.states[i+1] != nil && m.holds(sub.states[i+1])
+			if !was && !is {
+				continue
+			}
+			for _, s := range l.streams {
+				p := pending{news: n, was: was && sub.rights[i][s.who], is: is && sub.rights[i+1][s.who]}
+				if p.is && (n.node == nil || !sub.allowed[s.who]) {
+					continue // a later change ends it
+				}
+				if p.was || p.is {
+					push(s, p)
+				}
+			}
+		}
+	}
+}
+
+// ended finds a record that was deleted in the round.
+func (r *round) ended(k recordKey) (Node, *earlier, error) {
+	c, ok := r.gone[k]
+	if !ok {
+		return nil, nil, nil
+	}
+	n, l, err := r.stores[k.entity].before(nil, c)
+	return n, &earlier{links: []links{l}, gone: r.ended}, err
+}
+
+// doubt asks again who may read the records that streams name, and tells them. The streams follow what that depends on first, or a
+// change after the decision would be missed.
+func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last changelog.Batch, push func(*Stream, pending)) error {
+	g := h.engine
+	for more := true; more; {
+		more = false
+		subjects := map[recordKey]*subject{}
+		for s := range streams {
+			for _, k := range s.keys {
+				if subjects[k] == nil && g.stores[k.entity].rules[reading].reaches() {
+					subjects[k] = &subject{store: g.stores[k.entity], id: k.id, askers: map[asker]struct{}{}}
+				}
+			}
+		}
+		if err := g.loadAll(ctx, subjects); err != nil {
+			return err
+		}
+		for s := range streams {
+			keys := map[recordKey]struct{}{}
+			for _, k := range s.keys {
+				if sub := subjects[k]; sub != nil {
+					sub.askers[s.who] = struct{}{}
+					if err := sub.store.dependencies(ctx, sub.store.rules[reading], s.who, sub.node, keys); err != nil {
+						return err
+					}
+				}
+			}
+			more = h.follow(s, keys) || more
+		}
+		if more {
+			continue
+		}
+		for k, sub := range subjects {
+			if err := sub.judge(ctx); err != nil {
+				return err
+			}
+			n := &news{engine: g, key: k, store: sub.store, epoch: last.Epoch, before: last.After, after: last.After,
+				place: changelog.Seen{Base: last.After}, node: sub.node}
+			n.change.Seq, n.change.Version = everything, sub.version()
+			sub.news = []*news{n}
+		}
+		for s := range streams {
+			for _, k := range s.keys {
+				if sub := subjects[k]; sub != nil && sub.node != nil { // what is gone has a change of its own
+					push(s, pending{news: sub.news[0], is: sub.allowed[s.who]})
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// loadAll reads records, whoever asks: a statement an entity.
+func (g *Engine) loadAll(ctx context.Context, subjects map[recordKey]*subject) error {
+	ids := map[*Store][]uuid.UUID{}
+	for _, sub := range subjects {
+		ids[sub.store] = append(ids[sub.store], sub.id)
+	}
+	for s, ids := range ids {
+		found, err := s.load(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			subjects[recordKey{s.Prefix, id}].node = found[id]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,341 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"godstack/internal/entity"
+	"godstack/internal/viewer"
+)
+
+// The kinds of events.
+const (
+	snapshotKind = "SNAPSHOT" // the record as it is at the start
+	readyKind    = "READY"    // nothing is missing up to here
+	createdKind  = "CREATED"
+	updatedKind  = "UPDATED"
+	deletedKind  = "DELETED"
+	resyncKind   = "RESYNC" // drop what you hold; snapshots follow
+)
+
+// loadTimeout bounds what is read for an event.
+const loadTimeout = 10 * time.Second
+
+// event is an event of streams, whatever each selects of it.
+type event struct {
+	kind    string
+	store   *Store // of the record; nil where the event is about none
+	id      uuid.UUID
+	version int      // the change's, 0 where it is not told; the record, as of delivery, may be newer
+	fields  []string // what an update changed, as the change log names it
+	record  Node     // nil where there is none to show
+	cursor  string
+
+	mu      sync.Mutex
+	answers map[answerKey]*Answer // protected by mu
+}
+
+// answerKey is what an answer depends on beside the event.
+type answerKey struct {
+	shape *shape
+	class class
+}
+
+// class is as much of who asks as an answer depends on. Those of one class see the same.
+type class struct {
+	signedIn bool
+	role     string
+	visible  uint64    // which of the fields that not everybody reads, in the entity's order
+	id       uuid.UUID // where the answer depends on more than that
+}
+
+// shape is what subscriptions select of their events. Those that select the same share one.
+type shape struct {
+	key   shapeKey
+	typ   string // of the events, as "ThreadChange"
+	alias string // of the subscription field
+	op    *graphql.OperationContext
+	sel   ast.SelectionSet
+	uses  int // written under the hub's mu
+
+	mu       sync.Mutex
+	personal map[personalKey]bool // protected by mu
+}
+
+type shapeKey struct{ document, operation, variables string }
+
+type personalKey struct {
+	store    *Store
+	signedIn bool
+	role     string
+}
+
+// newShape describes what the subscription field selects that ctx resolves.
+func newShape(ctx context.Context) *shape {
+	f, op := graphql.GetFieldContext(ctx).Field, graphql.GetOperationContext(ctx)
+	vars := map[string]any{} // that the selection uses: the field's own arguments are none of its business
+	selected(f.Selections, func(name string) {
+		if v, ok := op.Variables[name]; ok {
+			vars[name] = v
+		}
+	})
+	text, err := json.Marshal(vars)
+	if err != nil {
+		text = fmt.Appendf(nil, "%v", vars)
+	}
+	return &shape{
+		key: shapeKey{op.RawQuery, op.OperationName, string(text)}, typ: f.Definition.Type.Name(), alias: f.Alias,
+		op:  &graphql.OperationContext{RawQuery: op.RawQuery, Doc: op.Doc, Operation: op.Operation, Variables: vars},
+		sel: f.Selections, personal: map[personalKey]bool{},
+	}
+}
+
+// selected calls found with the names of the variables that a selection uses.
+func selected(set ast.SelectionSet, found func(name string)) {
+	values := func(args ast.ArgumentList) {
+		for _, a := range args {
+			variables(a.Value, found)
+		}
+	}
+	directives := func(list ast.DirectiveList) {
+		for _, d := range list {
+			values(d.Arguments)
+		}
+	}
+	for _, s := range set {
+		switch s := s.(type) {
+		case *ast.Field:
+			values(s.Arguments)
+			directives(s.Directives)
+			selected(s.SelectionSet, found)
+		case *ast.InlineFragment:
+			directives(s.Directives)
+			selected(s.SelectionSet, found)
+		case *ast.FragmentSpread:
+			directives(s.Directives)
+			selected(s.Definition.SelectionSet, found)
+		}
+	}
+}
+
+func variables(v *ast.Value, found func(name string)) {
+	if v.Kind == ast.Variable {
+		found(v.Raw)
+	}
+	for _, c := range v.Children {
+		variables(c.Value, found)
+	}
+}
+
+// answer returns what the shape selects of the event, as who asks may see it.
+func (g *Engine) answer(e *event, sh *shape, who asker) *Answer {
+	k := answerKey{sh, sh.classOf(g, e, who)}
+	e.mu.Lock()
+	defer e.mu.Unlock() // who wants the same meanwhile waits for it
+	a := e.answers[k]
+	if a == nil {
+		a = g.render(e, sh, who)
+		if e.answers == nil {
+			e.answers = map[answerKey]*Answer{}
+		}
+		e.answers[k] = a
+	}
+	return a
+}
+
+// classOf returns the class of who asks, for an event.
+func (sh *shape) classOf(g *Engine, e *event, who asker) class {
+	if e.record == nil {
+		return class{}
+	}
+	c := class{signedIn: who.signedIn, role: who.Role}
+	for i, f := range e.store.limited {
+		if who.reads(e.store.Entity, f, e.record) {
+			c.visible |= 1 << i
+		}
+	}
+	k := personalKey{e.store, who.signedIn, who.Role}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	personal, known := sh.personal[k]
+	if !known {
+		personal = sh.isPersonal(g, e.store, who)
+		sh.personal[k] = personal
+	}
+	if personal {
+		c.id = who.ID
+	}
+	return c
+}
+
+// isPersonal reports whether two viewers of one role may see different things behind a record that they both may read.
+func (sh *shape) isPersonal(g *Engine, s *Store, who asker) bool {
+	if len(s.limited) > 64 {
+		return true
+	}
+	x := &renderer{engine: g, op: sh.op}
+	for _, f := range graphql.CollectFields(x.op, sh.sel, []string{sh.typ}) {
+		if f.Definition.Type.Name() == s.Name || f.Definition.Type.Name() == "Record" {
+			if x.personal(s, f.Selections, who, true) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// personal reports whether what is selected of a record, which may be read for certain, depends on more of who asks than the role.
+// It does not count the fields of the first record.
+func (x *renderer) personal(s *Store, sel ast.SelectionSet, who asker, first bool) bool {
+	decided := func(r *rule) bool {
+		_, known := who.known(r)
+		return known
+	}
+	for _, f := range graphql.CollectFields(x.op, sel, s.types) {
+		d := s.edges[f.Name]
+		if d == nil {
+			if c := s.fields[f.Name]; c != nil && c.rule != nil && !first && !decided(c.rule) {
+				return true
+			}
+			continue
+		}
+		to := x.engine.stores[d.to.Prefix]
+		certain := !first && implies(s.rules[reading], d) // what is behind the first is asked for when it is rendered
+		inner := f.Selections
+		if !d.ToOne() {
+			b := s.back(d)
+			certain = !first && b != nil && to.rules[reading].follows(b)
+			if len(f.Arguments) > 0 && (len(to.limited) > 0 || to.hides(who)) {
+				return true // an order or a filter by what not everybody reads
+			}
+			inner = nil
+			for _, e := range graphql.CollectFields(x.op, f.Selections, []string{to.Name + "Connection"}) {
+				for _, n := range graphql.CollectFields(x.op, e.Selections, []string{to.Name + "Edge"}) {
+					inner = append(inner, n.Selections...)
+				}
+			}
+		}
+		if !certain && !decided(to.rules[reading]) || x.personal(to, inner, who, false) {
+			return true
+		}
+	}
+	return false
+}
+
+// hides reports whether an edge of some record may lead to one that who asks may not read.
+func (e *Entity) hides(who asker) bool {
+	return slices.ContainsFunc(e.Edges, func(d Edge) bool { return d.field != nil && who.limit(e, d.field) != nil })
+}
+
+// render writes what the shape selects of the event, as who asks may see it.
+func (g *Engine) render(e *event, sh *shape, who asker) (a *Answer) {
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout) // for all that see the same, so not with the context of one
+	defer cancel()
+	if who.signedIn {
+		ctx = viewer.NewContext(ctx, who.Viewer)
+	}
+	x := &renderer{engine: g, op: sh.op, path: ast.Path{ast.PathName(sh.alias)}}
+	defer func() { // there is nobody above who could
+		if v := recover(); v != nil {
+			g.log.ErrorContext(ctx, "panic in a subscription", "error", v, "stack", string(debug.Stack()))
+			a = &Answer{Data: []byte("null"), Errors: gqlerror.List{{Err: fmt.Errorf("panic: %v", v), Path: x.path}}}
+		}
+	}()
+	const before, after = `{"data":`, `}`
+	w := bytes.NewBuffer(make([]byte, 0, 512))
+	w.WriteString(before + "{")
+	writeKey(w, 0, sh.alias)
+	x.event(ctx, w, e, sh, who)
+	w.WriteString("}" + after)
+	body := w.Bytes()
+	a = &Answer{Body: body, Data: body[len(before) : len(body)-len(after)], Errors: x.errs}
+	if len(x.errs) > 0 {
+		a.Body = nil
+	}
+	return a
+}
+
+// event writes an event.
+func (x *renderer) event(ctx context.Context, w *bytes.Buffer, e *event, sh *shape, who asker) {
+	w.WriteByte('{')
+	for i, f := range graphql.CollectFields(x.op, sh.sel, []string{sh.typ}) {
+		writeKey(w, i, f.Alias)
+		switch f.Name {
+		case "__typename":
+			writeString(w, sh.typ)
+		case "kind":
+			writeString(w, e.kind)
+		case "recordId":
+			if e.store == nil {
+				w.WriteString("null")
+				continue
+			}
+			e.store.globalID(e.id).MarshalGQL(w)
+		case "version":
+			if e.version == 0 {
+				w.WriteString("null")
+			} else {
+				w.WriteString(strconv.Itoa(e.version))
+			}
+		case "cursor":
+			writeString(w, e.cursor)
+		case "fields":
+			w.WriteByte('[')
+			if e.store != nil {
+				for i, name := range e.store.publicNames(who, e.record, e.fields) {
+					if i > 0 {
+						w.WriteByte(',')
+					}
+					writeString(w, name)
+				}
+			}
+			w.WriteByte(']')
+		default: // the record
+			if e.record == nil {
+				w.WriteString("null")
+				continue
+			}
+			path := append(slices.Clip(x.path), ast.PathName(f.Alias))
+			x.records(ctx, e.store, []Node{e.record}, false, f.Selections, func(int) ast.Path { return path })[0].MarshalGQL(w)
+		}
+	}
+	w.WriteByte('}')
+}
+
+// limitedFields returns the fields that not everybody reads who may read the record.
+func (e *Entity) limitedFields() (list []*Field) {
+	for i := range e.Fields {
+		if f := &e.Fields[i]; f.rule != nil {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// reach adds the entities of the records that a rule depends on, beside the one it is asked of.
+func (r *rule) reach(prefixes map[string]struct{}) {
+	switch r.kind {
+	case entity.KindHas:
+		prefixes[r.edge.to.Prefix] = struct{}{}
+	case entity.KindThrough:
+		if _, known := prefixes[r.edge.to.Prefix]; !known {
+			prefixes[r.edge.to.Prefix] = struct{}{}
+			r.needs().reach(prefixes)
+		}
+	}
+	for _, part := range r.rules {
+		part.reach(prefixes)
+	}
+}

@@ -1,0 +1,352 @@
+package record
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"godstack/internal/changelog"
+)
+
+const (
+	// maxPending is how many changes wait for one subscriber. Beyond it those of a record are joined, and if that is not enough, the
+	// subscriber is told to begin anew.
+	maxPending = 256
+	// maxRestarts is how many streams read their records anew at the same time.
+	maxRestarts = 8
+	// triesToRestart is how often a stream tries to, with a pause that begins at firstPause and doubles, before it ends with an error.
+	triesToRestart = 6
+	firstPause     = 50 * time.Millisecond
+)
+
+// everything is a place in the log after all that a snapshot sees.
+const everything = math.MaxInt64
+
+// Stream is a subscription, which is pushed to a Sink. Its methods may be called at any time from anywhere.
+type Stream struct {
+	engine *Engine
+	shape  *shape
+	who    asker
+	sink   Sink
+	single bool        // of one record: it ends with it
+	keys   []recordKey // the records that are named, in order
+	list   *group      // nil where the records are named
+
+	mu       sync.Mutex
+	state    streamState
+	versions []int64         // of keys, as the client has them: unheld where it has no copy, unknown where nobody knows which
+	seen     *changelog.Seen // what the client has seen, where that is not all up to the last batch
+	ahead    []item          // goes before queue: what the stream begins with
+	queue    []pending
+	resync   bool // it has to begin anew, once it can
+	dirty    bool // the sink has to be flushed
+
+	behind map[recordKey]struct{} // written under the hub's mu: other records that the right to read depends on
+}
+
+type streamState uint8
+
+const (
+	preparing streamState = iota // it reads what it begins with: changes wait
+	live
+	blocked // the sink is full: changes wait
+	closed
+)
+
+const (
+	unknown int64 = 0
+	unheld  int64 = -1
+)
+
+// item is an event, or a change of which the event is made when its turn comes.
+type item struct {
+	event  *event
+	change pending
+}
+
+// pending is a change on its way to one stream.
+type pending struct {
+	news *news
+	was  bool     // it was among the stream's records; where those are named, the client may have seen it
+	is   bool     // it is
+	also []string // the fields of earlier changes that were joined with it
+}
+
+// compare orders keys.
+func (k recordKey) compare(o recordKey) int {
+	return cmp.Or(cmp.Compare(k.entity, o.entity), bytes.Compare(k.id[:], o.id[:]))
+}
+
+// version finds what the client has of a named record; nil where the stream names it not. It wants mu, as all does that says not
+// otherwise.
+func (s *Stream) version(k recordKey) *int64 {
+	i, ok := slices.BinarySearchFunc(s.keys, k, recordKey.compare)
+	if !ok {
+		return nil
+	}
+	return &s.versions[i]
+}
+
+// Start sends the stream's first events, on the caller's goroutine. None comes before it.
+func (s *Stream) Start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != closed {
+		s.pump()
+		s.flushLocked()
+	}
+}
+
+// Resume goes on after Sink.Next refused an answer.
+func (s *Stream) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == blocked {
+		s.pump()
+		s.flushLocked()
+	}
+}
+
+// Close ends the stream; the Sink hears nothing of it, and nothing any more.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave()
+}
+
+// leave ends the stream.
+func (s *Stream) leave() {
+	if s.state == closed {
+		return
+	}
+	s.state, s.versions, s.ahead, s.queue = closed, nil, nil, nil
+	s.engine.hub.unsubscribe(s)
+}
+
+// finish ends the stream and says so.
+func (s *Stream) finish(err error) {
+	if s.state != closed {
+		s.leave()
+		s.sink.End(err)
+	}
+}
+
+// flush has the sink send what it was given. It takes mu itself.
+func (s *Stream) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flushLocked()
+}
+
+func (s *Stream) flushLocked() {
+	if s.dirty && s.state != closed {
+		s.sink.Flush()
+	}
+	s.dirty = false
+}
+
+// pump sends what waits, as far as the sink takes it.
+func (s *Stream) pump() {
+	s.state = live
+	for len(s.ahead) > 0 {
+		i := s.ahead[0]
+		if i.event != nil && !s.send(i.event) || i.event == nil && !s.tell(i.change, true) {
+			s.state = blocked
+			return
+		}
+		if i.event != nil && i.event.kind == deletedKind && s.single {
+			s.finish(nil)
+		}
+		if s.state == closed {
+			return
+		}
+		s.ahead[0] = item{}
+		s.ahead = s.ahead[1:]
+	}
+	s.ahead = nil
+	if s.resync {
+		s.begin()
+		return
+	}
+	for len(s.queue) > 0 {
+		if !s.tell(s.queue[0], false) {
+			s.state = blocked
+			return
+		}
+		if s.state == closed {
+			return
+		}
+		s.queue[0] = pending{}
+		s.queue = s.queue[1:]
+	}
+	s.queue = nil
+}
+
+// send gives an event to the sink.
+func (s *Stream) send(e *event) (taken bool) {
+	if !s.sink.Next(s.engine.answer(e, s.shape, s.who)) {
+		return false
+	}
+	s.dirty = true
+	return true
+}
+
+// push takes a change. It takes mu itself, and reports whether the sink has to be flushed since.
+func (s *Stream) push(p pending) (dirty bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.dirty
+	switch {
+	case s.state == closed || s.resync: // which will read later than this
+		return false
+	case s.state == live && s.tell(p, false):
+	case s.state == live:
+		s.state = blocked
+		s.hold(p)
+	default:
+		s.hold(p)
+	}
+	return s.dirty && !before
+}
+
+// hold keeps a change until its turn comes.
+func (s *Stream) hold(p pending) {
+	if len(s.queue) >= maxPending {
+		s.queue = conflate(s.queue)
+	}
+	if len(s.queue) >= maxPending {
+		s.queue, s.resync = nil, true
+		return
+	}
+	s.queue = append(s.queue, p)
+}
+
+// conflate leaves the newest change of each record, which tells of those before it.
+func conflate(queue []pending) []pending {
+	last := make(map[recordKey]int, len(queue))
+	for i, p := range queue {
+		if first, there := last[p.news.key]; there {
+			earlier := queue[first]
+			queue[first].news = nil
+			p.was = earlier.was
+			p.also = slices.Concat(earlier.also, earlier.news.change.Fields, p.also)
+			slices.Sort(p.also)
+			p.also = slices.Compact(p.also)
+			queue[i] = p
+		}
+		last[p.news.key] = i
+	}
+	return slices.DeleteFunc(queue, func(p pending) bool { return p.news == nil })
+}
+
+// tell makes the stream's event of a change and sends it. A replayed change is not in seen.
+func (s *Stream) tell(p pending, replayed bool) (taken bool) {
+	n, seen := p.news, s.seen
+	switch {
+	case replayed:
+		seen = nil
+	case seen != nil && n.change.Op != 0 && seen.Has(n.change):
+		return true
+	case seen != nil && n.before.Covers(seen.Base): // from here on it is as all others
+		s.seen, seen = nil, nil
+	}
+	version, was := s.version(n.key), p.was
+	if version != nil {
+		if n.change.Op != 0 && *version > 0 && n.change.Version <= *version {
+			return true // the client has got a later one
+		}
+		was = *version != unheld
+	}
+	var kind string
+	switch {
+	case !was && !p.is || was && p.is && n.change.Op == 0:
+		return true
+	case !was:
+		kind = createdKind
+	case p.is:
+		kind = updatedKind
+	default:
+		kind = deletedKind
+	}
+	// How the deletion is numbered is for those to know who might have seen it.
+	if !s.send(n.event(kind, seen, p.also, p.was && n.change.Op == changelog.OpDelete)) {
+		return false
+	}
+	if version != nil {
+		*version = unheld
+		if p.is {
+			*version = n.change.Version
+		}
+	}
+	if kind == deletedKind && s.single {
+		s.finish(nil)
+	}
+	return true
+}
+
+// lost has the stream begin anew: changes may be missing. It takes mu itself.
+func (s *Stream) lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.state {
+	case live:
+		s.begin()
+	case preparing, blocked:
+		s.queue, s.resync = nil, true
+	}
+}
+
+// begin has the stream begin anew, on a goroutine of its own.
+func (s *Stream) begin() {
+	s.state, s.resync, s.queue = preparing, false, nil
+	go s.restart()
+}
+
+// restart reads what the stream follows once more. It takes mu itself.
+func (s *Stream) restart() {
+	s.engine.hub.restarts <- struct{}{}
+	defer func() { <-s.engine.hub.restarts }()
+	var (
+		v     view
+		err   error
+		pause = firstPause
+	)
+	for try := range triesToRestart {
+		if try > 0 {
+			time.Sleep(pause)
+			pause *= 2
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		v, err = s.look(s.who.context(ctx))
+		cancel()
+		if err == nil || final(err) {
+			break
+		}
+		s.engine.log.Warn("read a stream's records anew", "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == closed {
+		return
+	}
+	if err != nil {
+		s.finish(err)
+		return
+	}
+	s.ahead = append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)
+	s.pump()
+	s.flushLocked()
+}
+
+// nowhere is an event that is about no change, and no place to go on from.
+func (s *Stream) nowhere(kind string) *event {
+	e := &event{kind: kind, cursor: s.engine.nowhere}
+	if s.single {
+		e.store, e.id = s.engine.stores[s.keys[0].entity], s.keys[0].id
+	}
+	return e
+}

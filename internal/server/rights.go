@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"godstack/internal/record"
+	"godstack/internal/viewer"
+)
+
+// rights are those of a viewer for as long as a socket or an event stream is open.
+type rights struct {
+	server *Server
+	lapse  func() // called when they have ended, perhaps more than once; it must not block
+
+	mu       sync.Mutex // protects what follows
+	held     bool       // from begin to release
+	viewer   viewer.Viewer
+	byCookie bool // the viewer is known by a cookie, and has the next token without being asked
+	expiry   *time.Timer
+	stop     func() // ends watching
+}
+
+var _ viewer.Watcher = (*rights)(nil)
+
+// begin takes v's rights, which have to be released. It returns false where v's user has too many sockets and event streams.
+func (r *rights) begin(v viewer.Viewer, byCookie bool) bool {
+	if !r.server.admit(v.ID) {
+		return false
+	}
+	r.mu.Lock()
+	r.held, r.byCookie = true, byCookie
+	r.set(v)
+	r.mu.Unlock()
+	r.watch(v)
+	return true
+}
+
+// set replaces the viewer. It wants the lock.
+func (r *rights) set(v viewer.Viewer) {
+	r.viewer = v
+	switch {
+	case v.Until.IsZero():
+		if r.expiry != nil {
+			r.expiry.Stop()
+		}
+	case r.expiry == nil:
+		r.expiry = time.AfterFunc(time.Until(v.Until), r.expire)
+	default:
+		r.expiry.Reset(time.Until(v.Until))
+	}
+}
+
+// watch has r told about v, and no more about who it was before.
+func (r *rights) watch(v viewer.Viewer) {
+	if r.server.deps.Watch == nil {
+		return
+	}
+	stop := r.server.deps.Watch(v, r)
+	r.mu.Lock()
+	if r.held {
+		stop, r.stop = r.stop, stop
+	}
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// Ended is for who watches the session.
+func (r *rights) Ended() { r.lapse() }
+
+// Renewed is likewise.
+func (r *rights) Renewed(until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held && r.byCookie && until.After(r.viewer.Until) {
+		v := r.viewer
+		v.Until = until
+		r.set(v)
+	}
+}
+
+// expire is what the timer calls.
+func (r *rights) expire() {
+	r.mu.Lock()
+	until := r.viewer.Until
+	over := r.held && !time.Now().Before(until)
+	if r.held && !over { // renewed just now
+		r.expiry.Reset(time.Until(until))
+	}
+	r.mu.Unlock()
+	if over {
+		r.lapse()
+	}
+}
+
+// renew goes on with another access token, and returns until when. It returns false where that is not of the same user in the same role:
+// streams hold the rights that they began with. An older token of the session changes nothing.
+func (r *rights) renew(v viewer.Viewer, byCookie bool) (until time.Time, ok bool) {
+	r.mu.Lock()
+	was := r.viewer
+	if !r.held || v.ID != was.ID || v.Role != was.Role {
+		r.mu.Unlock()
+		return time.Time{}, false
+	}
+	another := v.Session != was.Session
+	if another || v.Until.After(was.Until) {
+		r.byCookie = byCookie
+		r.set(v)
+	}
+	until = r.viewer.Until
+	r.mu.Unlock()
+	if another {
+		r.watch(v)
+	}
+	return until, true
+}
+
+// check returns what keeps the viewer from another operation. Nobody has no rights that end.
+func (r *rights) check(ctx context.Context) error {
+	r.mu.Lock()
+	v, held := r.viewer, r.held
+	r.mu.Unlock()
+	if !held || r.server.deps.Check == nil {
+		return nil
+	}
+	return r.server.deps.Check(ctx, v)
+}
+
+// release ends it all.
+func (r *rights) release() {
+	r.mu.Lock()
+	held, stop := r.held, r.stop
+	r.held, r.stop = false, nil
+	if r.expiry != nil {
+		r.expiry.Stop()
+	}
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if held {
+		r.server.dismiss(r.viewer.ID)
+	}
+}
+
+// admit counts a socket or an event stream of a user, unless there are as many as there may be.
+func (s *Server) admit(user uuid.UUID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users[user] >= s.cfg.Sockets.PerUser {
+		return false
+	}
+	s.users[user]++
+	return true
+}
+
+func (s *Server) dismiss(user uuid.UUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users[user]--; s.users[user] == 0 {
+		delete(s.users, user)
+	}
+}
+
+// errTooMany refuses an event stream of a user who has too many; a socket has a close code for it.
+var errTooMany = &record.Error{Code: record.RateLimited, Message: "too many sockets and event streams", RetryAfter: 10 * time.Second}
