@@ -36,6 +36,7 @@ type config struct {
 	RedisURL       redis      `env:"REDIS_URL"`
 	Pubsub         pubsub     `env:"PUBSUB"`
 	ListenURL      database   `env:"LISTEN_DATABASE_URL"`
+	MetricsAddr    address    `env:"METRICS_ADDR"`
 	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
 
 	SocketsPerUser     uint16 `env:"SOCKETS_PER_USER"`
@@ -123,6 +124,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		RedisURL:    string(c.RedisURL),
 		Pubsub:      app.Pubsub(c.Pubsub),
 		ListenURL:   string(c.ListenURL),
+		MetricsAddr: string(c.MetricsAddr),
 		RateLimit:   limit,
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
 			PerUser: int(c.SocketsPerUser), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),

@@ -56,6 +56,9 @@ type Config struct {
 	RedisURL string
 	// Pubsub is by what nodes wake each other. Default: memory in development, else postgres.
 	Pubsub Pubsub
+	// MetricsAddr is an address to listen on for whoever collects metrics, apart from Addr since they are for operators alone. Empty:
+	// nowhere.
+	MetricsAddr string
 	// ListenURL is a connection string for what needs a session of its own, which a pooler between does not give: the change log's reader
 	// and its wake-ups. Empty: DatabaseURL.
 	ListenURL string
@@ -210,11 +213,22 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			}
 			return core.ready()
 		},
+		Notes:      core.notes,
 		Playground: web.Playground(seedHint(cfg)),
 		Logger:     cfg.Logger,
 	}, &cfg.Server)
 	if err != nil {
 		return nil, err
+	}
+
+	services := append(core.services, db.watch()...)
+	if cfg.MetricsAddr != "" {
+		m, err := newMetrics(ctx, cfg.MetricsAddr, core, srv)
+		if err != nil {
+			return nil, err
+		}
+		services = append(services, service{"metrics", m.serve})
+		cfg.Logger.InfoContext(ctx, "metrics", "address", m.ln.Addr().String())
 	}
 
 	a := &App{url: cfg.PublicURL, addr: ln.Addr(), mail: core.accounts.mail, done: make(chan struct{})}
@@ -223,7 +237,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	go func() {
 		defer close(a.done)
 		defer a.stop()
-		err := run(ctx, srv, ln, append(core.services, db.watch()...))
+		err := run(ctx, srv, ln, services)
 		a.err = errors.Join(err, core.close(), db.close(ctx))
 	}()
 	return a, nil

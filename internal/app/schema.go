@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,6 +23,7 @@ type core struct {
 	schema     graphql.ExecutableSchema
 	extensions []graphql.HandlerExtension
 	services   []service // that deliver changes
+	engine     *record.Engine
 	tailer     *changelog.Tailer
 	pubsub     *pubsub.Node
 	accounts   *accounts
@@ -51,6 +53,7 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 	if err != nil {
 		return nil, fmt.Errorf("build stores: %w", err)
 	}
+	c.engine = stores.Engine
 	deliver := func(ctx context.Context, b changelog.Batch) {
 		c.accounts.Deliver(ctx, b) // first: who is signed out is not sent what follows
 		stores.Deliver(ctx, b)
@@ -92,4 +95,13 @@ func (c *core) ready() error {
 		return errors.New("the change log is not being read")
 	}
 	return nil
+}
+
+// notes are what operators should know although the node serves: without wake-ups, changes of other nodes come with the next read.
+func (c *core) notes() []string {
+	s := c.pubsub.Status()
+	if s.Connected {
+		return nil
+	}
+	return []string{fmt.Sprintf("wake-ups by %s: not connected since %s", s.Backend, s.Since.UTC().Format(time.RFC3339))}
 }

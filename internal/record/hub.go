@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -50,6 +51,8 @@ type hub struct {
 		changes int               // in batches; protected by inbox
 		busy    bool              // somebody takes them; protected by inbox
 	}
+
+	stats struct{ events, answers, joined, resyncs atomic.Uint64 }
 
 	epoch    uuid.UUID // of the log; protected by mu
 	watching func(n int)
@@ -157,14 +160,31 @@ func drop[K comparable](m map[K]map[*Stream]struct{}, k K, s *Stream) {
 	}
 }
 
-// all returns the streams that pick names; nil stands for all.
-func (h *hub) all(pick func(s *Stream) bool) (list []*Stream) {
+// Stats says what streams there are and counts what was done for them.
+type Stats struct {
+	Streams int
+	Events  uint64 // that sinks took
+	Answers uint64 // that were rendered for them
+	Joined  uint64 // changes that went into a later one of the same record, for a subscriber who did not keep up
+	Resyncs uint64 // streams that began anew
+}
+
+// Stats returns the streams there are now; counts are since the engine was made.
+func (g *Engine) Stats() Stats {
+	g.hub.mu.RLock()
+	defer g.hub.mu.RUnlock()
+	c := &g.hub.stats
+	return Stats{g.hub.streams, c.events.Load(), c.answers.Load(), c.joined.Load(), c.resyncs.Load()}
+}
+
+// all returns the streams.
+func (h *hub) all() (list []*Stream) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	seen := map[*Stream]struct{}{}
 	add := func(m map[*Stream]struct{}) {
 		for s := range m {
-			if _, twice := seen[s]; !twice && (pick == nil || pick(s)) {
+			if _, twice := seen[s]; !twice {
 				seen[s] = struct{}{}
 				list = append(list, s)
 			}

@@ -130,7 +130,7 @@ func (h *hub) deliver(batches []changelog.Batch) {
 	for _, b := range batches {
 		if b.Resync {
 			r = h.engine.newRound()
-			for _, s := range h.all(nil) {
+			for _, s := range h.all() {
 				lost[s] = struct{}{}
 			}
 			continue

@@ -147,6 +147,7 @@ func (g *Engine) answer(e *event, sh *shape, who asker) *Answer {
 	a := e.answers[k]
 	if a == nil {
 		a = g.render(e, sh, who)
+		g.hub.stats.answers.Add(1)
 		if e.answers == nil {
 			e.answers = map[answerKey]*Answer{}
 		}

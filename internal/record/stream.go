@@ -192,6 +192,7 @@ func (s *Stream) send(e *event) (taken bool) {
 		return false
 	}
 	s.dirty = true
+	s.engine.hub.stats.events.Add(1)
 	return true
 }
 
@@ -216,7 +217,9 @@ func (s *Stream) push(p pending) (dirty bool) {
 // hold keeps a change until its turn comes.
 func (s *Stream) hold(p pending) {
 	if len(s.queue) >= maxPending {
+		all := len(s.queue)
 		s.queue = conflate(s.queue)
+		s.engine.hub.stats.joined.Add(uint64(all - len(s.queue)))
 	}
 	if len(s.queue) >= maxPending {
 		s.queue, s.resync = nil, true
@@ -303,6 +306,7 @@ func (s *Stream) lost() {
 // begin has the stream begin anew, on a goroutine of its own.
 func (s *Stream) begin() {
 	s.state, s.resync, s.queue = preparing, false, nil
+	s.engine.hub.stats.resyncs.Add(1)
 	go s.restart()
 }
 

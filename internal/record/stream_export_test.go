@@ -9,7 +9,7 @@ func (g *Engine) Quiet() bool {
 	if busy {
 		return false
 	}
-	for _, s := range h.all(nil) {
+	for _, s := range h.all() {
 		s.mu.Lock()
 		waits := s.state != closed && (s.state != live || s.resync || len(s.ahead)+len(s.queue) > 0)
 		s.mu.Unlock()

@@ -66,6 +66,8 @@ type Deps struct {
 	// Ready returns what keeps the program from serving. Its text is answered to whoever asks /readyz, so it
 	// names the part and no secret. Nil: always ready.
 	Ready func(ctx context.Context) error
+	// Notes are lines for /readyz about what does not keep the program from serving. Nil: there are none.
+	Notes func() []string
 	// Playground is mounted at /playground/, with the prefix stripped; / leads there. Nil: neither route exists.
 	Playground http.Handler
 	// Logger takes the access log and the causes of errors. Nil: no log.
@@ -233,7 +235,15 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = io.WriteString(w, "ready\n")
+	if s.deps.Notes != nil {
+		for _, line := range s.deps.Notes() {
+			_, _ = io.WriteString(w, line+"\n")
+		}
+	}
 }
+
+// Sockets says what WebSockets there are, and counts what went through them.
+func (s *Server) Sockets() graphqlws.Stats { return s.sockets.Stats() }
 
 // Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, closes sockets and event streams
 // and lets running requests finish. It returns an error where the listener failed, or where something still
