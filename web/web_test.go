@@ -199,7 +199,7 @@ func TestClientsAreAsDocumented(t *testing.T) {
 	var tested strings.Builder
 	names, err := filepath.Glob("clients/*.js")
 	require.NoError(t, err)
-	for _, name := range append(names, "e2e/clients/page.js") {
+	for _, name := range append(names, "e2e/clients/page.js", "e2e/clients/node.mjs", "e2e/realtime.test.mjs") {
 		b, err := os.ReadFile(name)
 		require.NoError(t, err)
 		tested.WriteString(indent.ReplaceAllString(string(b), ""))

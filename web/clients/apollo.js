@@ -1,11 +1,42 @@
 // Apollo Client with Godstack: queries and mutations over HTTP, subscriptions over a WebSocket, tokens renewed on the way.
-import { ApolloClient, ApolloLink, HttpLink, InMemoryCache } from '@apollo/client';
+import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache } from '@apollo/client';
 import { SetContextLink } from '@apollo/client/link/context';
 import { ErrorLink } from '@apollo/client/link/error';
 import { RetryLink } from '@apollo/client/link/retry';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { OperationTypeNode } from 'graphql';
 import { from, switchMap } from 'rxjs';
+
+// RecordCache never lets a record's version go back: an answer may come later than an event that is newer.
+class RecordCache extends InMemoryCache {
+  write(options) {
+    const newer = new Map();
+    for (const record of versioned(options.result)) {
+      const id = this.identify(record);
+      const held = this.readFragment({ id, fragment: gql(`fragment Version on ${record.__typename} { version }`) });
+      if (record.version < held?.version) newer.set(id, this.extract()[id]);
+    }
+    if (newer.size === 0) return super.write(options);
+    let written;
+    this.batch({
+      update: () => {
+        written = super.write(options);
+        // What was not held goes with the older version: whoever wants it asks again.
+        for (const [id, held] of newer) {
+          this.modify({ id, fields: (_, { storeFieldName, DELETE }) => (storeFieldName in held ? held[storeFieldName] : DELETE) });
+        }
+      },
+    });
+    return written;
+  }
+}
+
+// versioned finds all records in an answer that tell their version.
+function* versioned(value) {
+  if (value === null || typeof value !== 'object') return;
+  if (value.__typename && value.id && value.version) yield value;
+  for (const inner of Object.values(value)) yield* versioned(inner);
+}
 
 export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin' } = {}) {
   const authorize = new SetContextLink(({ headers }) => {
@@ -35,7 +66,7 @@ export function createApolloClient(session, socket, { endpoint = '/graphql', cre
   });
 
   const client = new ApolloClient({
-    cache: new InMemoryCache(),
+    cache: new RecordCache(),
     link: ApolloLink.split(
       ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
       new GraphQLWsLink(socket),
@@ -45,4 +76,10 @@ export function createApolloClient(session, socket, { endpoint = '/graphql', cre
   // What one user may see is not for the next. Queries that were under way are rejected.
   session.onChange(() => client.resetStore().catch(() => {}));
   return client;
+}
+
+// forget drops records, as a stream's RESYNC asks for; it is for follow.
+export function forget({ cache }, records) {
+  for (const record of records) cache.evict({ id: cache.identify(record) });
+  cache.gc();
 }

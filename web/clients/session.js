@@ -6,12 +6,12 @@
 
 const loginMutation = `
   mutation Login($input: LoginInput!) {
-    login(input: $input) { accessToken refreshToken user { id username name } }
+    login(input: $input) { accessToken refreshToken expiresAt user { id username name } }
   }
 `;
 const refreshMutation = `
   mutation Refresh($refreshToken: String) {
-    refresh(refreshToken: $refreshToken) { accessToken refreshToken user { id username name } }
+    refresh(refreshToken: $refreshToken) { accessToken refreshToken expiresAt user { id username name } }
   }
 `;
 const logoutMutation = 'mutation Logout { logout }';
@@ -33,7 +33,7 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
   let refreshing;
 
   // current is who is signed in, as far as this browser knows: user, a date that tells one pair of tokens from the next,
-  // and the tokens, unless they are in cookies. It is undefined where nobody is.
+  // when the access token expires if that is known, and the tokens, unless they are in cookies. It is undefined where nobody is.
   function current() {
     return JSON.parse(storage.getItem(key)) ?? undefined;
   }

@@ -46,7 +46,9 @@ globalThis.app = {
   session,
   events, // of watch
   watch(id) {
-    const text = 'subscription Watch($id: ID!) { threadChanged(id: $id) { kind thread { id subject } } }';
+    const text = `subscription Watch($id: ID!, $since: Cursor) {
+      threadChanged(id: $id, since: $since) { kind recordId version cursor thread { id version subject } }
+    }`;
     this.subscribe(text, { id }, (result) => events.push(result));
   },
 };

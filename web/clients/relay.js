@@ -1,0 +1,64 @@
+// Relay with Godstack: queries and mutations over HTTP, subscriptions over a WebSocket, tokens renewed on the way.
+import { commitLocalUpdate, Environment, Network, Observable, RecordSource, Store } from 'relay-runtime';
+
+const attempts = 3;
+
+// RecordStore never lets a record's version go back: an answer may come later than an event that is newer.
+class RecordStore extends Store {
+  publish(source, invalidated) {
+    const held = this.getSource();
+    for (const id of source.getRecordIDs()) {
+      const record = source.get(id);
+      if (record?.id && record.version < held.get(id)?.version) source.remove(id);
+    }
+    super.publish(source, invalidated);
+  }
+}
+
+// createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
+// what one user may see is not for the next.
+export function createRelayEnvironment(session, socket, { endpoint = '/graphql', credentials = 'same-origin' } = {}) {
+  async function ask({ name, text, operationKind }, variables) {
+    let renewed = false;
+    for (let attempt = 1; ; ) {
+      const held = session.current();
+      let response;
+      try {
+        response = await fetch(endpoint, {
+          method: 'POST',
+          credentials,
+          headers: { accept: 'application/graphql-response+json', 'content-type': 'application/json', ...session.headers(held) },
+          body: JSON.stringify({ operationName: name, query: text, variables }),
+        });
+      } catch (error) {
+        // There was no answer: a query may be asked again. A mutation may not: it may have been carried out.
+        if (operationKind !== 'query' || attempt++ === attempts) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** attempt));
+        continue;
+      }
+      if (response.status !== 401 || renewed) return response.json();
+      // The access token is no longer good: renew it and ask once more, in the name of nobody where the session has ended.
+      renewed = true;
+      await session.refresh(held);
+    }
+  }
+
+  function subscribe({ name, text }, variables) {
+    return Observable.create((sink) =>
+      socket.subscribe({ operationName: name, query: text, variables }, {
+        next: (result) => sink.next(result),
+        error: (error) => sink.error(Array.isArray(error) ? Object.assign(new Error(error[0].message), { errors: error }) : error),
+        complete: () => sink.complete(),
+      }),
+    );
+  }
+
+  return new Environment({ network: Network.create(ask, subscribe), store: new RecordStore(new RecordSource()) });
+}
+
+// forget drops records, as a stream's RESYNC asks for; it is for follow.
+export function forget(environment, records) {
+  commitLocalUpdate(environment, (store) => {
+    for (const { id } of records) store.delete(id);
+  });
+}
