@@ -134,6 +134,23 @@ func TestDumpAndRestore(t *testing.T) {
 	require.Equal(t, []string{"T1 v1 I", "T2 v1 I"}, b.since(early, threads(1, 2), 10), "the other goes on")
 }
 
+// TestDumpAndRestoreInPlace: the same where it was taken.
+func TestDumpAndRestoreInPlace(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.New(t)
+	b := setupIn(t, pool)
+	early := b.here()
+	b.exec(`INSERT INTO thread (id) VALUES (#1), (#2)`)
+	late := b.here()
+	dump := b.run(nil, "pg_dump", "--clean", "--dbname="+pool.Config().ConnString())
+	b.exec(`UPDATE thread SET title = 'lost' WHERE id = #1`)
+	lost := b.here()
+	pool.Reset() // which has statements prepared
+	b.run(dump, "psql", "--dbname="+pool.Config().ConnString(), "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
+	require.Equal(t, "t", b.text(`SELECT count(*) = 2 FROM changes`)[:1])
+	b.moved(early, late, lost)
+}
+
 // run runs a program of the server's.
 func (b *bundle) run(stdin []byte, name string, args ...string) []byte {
 	b.t.Helper()

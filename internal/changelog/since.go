@@ -51,7 +51,7 @@ WITH RECURSIVE h AS MATERIALIZED (
       FROM pg_control_system() c
       JOIN pg_database d ON d.datname = current_database()
       CROSS JOIN changelog_state s
-      LEFT JOIN changelog_alive a ON a.epoch = s.epoch
+      LEFT JOIN changelog_alive a ON a.epoch = s.epoch AND a.made_in = a.tableoid
 ), `
 
 // sinceEntities reads everything behind the cursor, at most $4 rows, of which it returns those of entities $5, with ids $6, and the

@@ -475,8 +475,8 @@ func (a asker) local(r *rule, e *Entity, n reflect.Value) bool {
 
 // earlier is what decide has to know of a record that is not as the database has it.
 type earlier struct {
-	links []links                                 // what has been done to its edges since, from the newest on
-	gone  func(recordKey) (Node, *earlier, error) // finds a record that is not there any more; nil where there was none
+	links []links                                                  // what has been done to its edges since, from the newest on
+	gone  func(context.Context, recordKey) (Node, *earlier, error) // finds a record that is not there any more; nil where there was none
 }
 
 // decide says for which askers r holds, of a record in memory. What the record does not tell is read once for all of them. p is nil for
@@ -536,7 +536,7 @@ func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker, p *ear
 		}
 		parent, its := found[id], (*earlier)(nil)
 		if parent == nil && p != nil {
-			if parent, its, err = p.gone(recordKey{to.Prefix, id}); err != nil {
+			if parent, its, err = p.gone(ctx, recordKey{to.Prefix, id}); err != nil {
 				return nil, err
 			}
 		}
@@ -593,6 +593,11 @@ func (r *rule) reaches() bool {
 		return true
 	}
 	return slices.ContainsFunc(r.rules, (*rule).reaches)
+}
+
+// asks reports whether deciding r takes more than the record itself.
+func (r *rule) asks() bool {
+	return r.kind == entity.KindCustom || r.reaches() || slices.ContainsFunc(r.rules, (*rule).asks)
 }
 
 // goes reports whether r goes through another record: which one, the record tells.

@@ -233,7 +233,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"Subscription.securityEventsChanged", `subscription { securityEventsChanged { kind securityEvent { id name } } }`, nothing, [8]string{
 			noOne, "event_of_stranger", "event_of_member", "-", "-", "-", "event_of_member+event_of_nobody+event_of_stranger", "-"}},
 		{"Subscription.recordsChanged", `subscription($refs: [RecordRef!]!) { recordsChanged(refs: $refs) { kind record { id } } }`, refs, [8]string{
-			"-", "users+event_of_stranger", member, talker, talker, "users", "users+event_of_member+event_of_nobody+event_of_stranger", "users+secret+thought"}},
+			noOne, "users+event_of_stranger", member, talker, talker, "users", "users+event_of_member+event_of_nobody+event_of_stranger", "users+secret+thought"}},
 
 		{"Mutation.createThread", `mutation { createThread(input: {subject: "x"}) { version } }`, nothing, [8]string{
 			noOne, "ok", "ok", "ok", "ok", "ok", "ok", "ok"}},

@@ -54,7 +54,13 @@ type hub struct {
 
 	stats struct{ events, answers, joined, resyncs atomic.Uint64 }
 
-	epoch    uuid.UUID // of the log; protected by mu
+	turns struct {
+		sync.Mutex
+		streams []*Stream // that wait to be rendered; protected by turns
+		running int       // goroutines that do so; protected by turns
+	}
+
+	last     changelog.Batch // without its changes; protected by mu
 	watching func(n int)
 	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
 	start    sync.Once
@@ -105,6 +111,7 @@ func (h *hub) subscribe(s *Stream) {
 func (h *hub) unsubscribe(s *Stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	s.gone = true
 	if s.shape.uses--; s.shape.uses == 0 {
 		delete(h.shapes, s.shape.key)
 	}
@@ -131,6 +138,9 @@ func (h *hub) unsubscribe(s *Stream) {
 func (h *hub) follow(s *Stream, keys map[recordKey]struct{}) (more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if s.gone {
+		return false
+	}
 	for k := range s.behind {
 		if _, stays := keys[k]; !stays {
 			drop(h.depends, k, s)
@@ -205,7 +215,7 @@ func (h *hub) all() (list []*Stream) {
 func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 	h := g.hub
 	h.mu.Lock()
-	h.epoch = b.Epoch
+	h.last = changelog.Batch{Epoch: b.Epoch, Before: b.After, After: b.After}
 	nobody := h.streams == 0
 	h.mu.Unlock()
 	h.start.Do(func() { close(h.ready) })
@@ -237,5 +247,39 @@ func (h *hub) work() {
 			return
 		}
 		h.deliver(batches)
+	}
+}
+
+// maxTurns is how many streams whose events take reading are rendered at the same time. They wait for each other, and nobody for them.
+const maxTurns = 4
+
+// queue has a stream rendered when its turn comes.
+func (h *hub) queue(s *Stream) {
+	t := &h.turns
+	t.Lock()
+	defer t.Unlock()
+	t.streams = append(t.streams, s)
+	if t.running < maxTurns {
+		t.running++
+		go h.takeTurns()
+	}
+}
+
+// takeTurns renders what waits, one stream after the other, until nothing does.
+func (h *hub) takeTurns() {
+	t := &h.turns
+	for {
+		t.Lock()
+		if len(t.streams) == 0 {
+			t.streams = nil
+			t.running--
+			t.Unlock()
+			return
+		}
+		s := t.streams[0]
+		t.streams[0] = nil
+		t.streams = t.streams[1:]
+		t.Unlock()
+		s.turn()
 	}
 }

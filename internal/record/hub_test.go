@@ -94,11 +94,11 @@ func TestSlowSubscriber(t *testing.T) {
 	s.Resume()
 	require.Equal(t, "UPDATED 1 [title]", sink.got[0])
 	require.Equal(t, "UPDATED 1 [title]", sink.got[1], "of the other record, which keeps its own")
-	require.Contains(t, sink.got[2], "[body title]", "the fields of all that were joined")
+	require.Contains(t, sink.got[2], "[body title]", "with the fields of all that were joined")
 	require.Equal(t, fmt.Sprintf("UPDATED %d [title]", maxPending+2), sink.got[len(sink.got)-1])
 	require.Less(t, len(sink.got), maxPending)
-	sorted := slices.Clone(sink.got[2:])
-	require.Len(t, slices.Compact(sorted), len(sink.got)-2, "each version once")
+	sorted := slices.Clone(sink.got[3:])
+	require.Len(t, slices.Compact(sorted), len(sink.got)-3, "each version once")
 
 	// More records than may wait: the stream begins anew, and nothing is kept until then.
 	sink.room = 0
@@ -142,5 +142,15 @@ func TestConflate(t *testing.T) {
 		require.Equal(t, want.was, got[i].was)
 		require.Equal(t, want.is, got[i].is)
 		require.Equal(t, want.also, got[i].also)
+		require.Equal(t, i < 2, got[i].nowhere, "the last one's beginning came before the others")
 	}
+
+	// Whether the viewer may read it goes along with a change that waits, which is not lost by that.
+	doubt := change(a, 3, "")
+	doubt.change.Op = 0
+	got = conflate([]pending{{news: change(a, 2, "body"), was: true, is: true}, {news: change(b, 9, "title")}, {news: doubt, is: false}})
+	require.Len(t, got, 2)
+	require.EqualValues(t, 2, got[0].news.change.Version)
+	require.False(t, got[0].is)
+	require.False(t, got[1].nowhere)
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"godstack/internal/changelog"
 	"godstack/internal/entity"
@@ -51,13 +54,34 @@ type eventKey struct {
 
 // event makes the change's event, once for all streams for which it is the same. seen is what a stream has seen of what came before,
 // where that is not all.
-func (n *news) event(kind string, seen *changelog.Seen, also []string, numbered bool) *event {
+func (n *news) event(kind string, seen *changelog.Seen, p pending) *event {
+	// How the deletion is numbered is for those to know who might have seen it.
+	numbered := p.was && n.change.Op == changelog.OpDelete
+	if p.also != nil || p.nowhere {
+		e := n.newEvent(kind, seen, numbered)
+		if kind != deletedKind {
+			e.fields = slices.Concat(p.also, e.fields)
+		}
+		if p.nowhere {
+			e.cursor = n.engine.nowhere
+		}
+		return e
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	k := eventKey{kind, seen, numbered}
-	if e := n.events[k]; e != nil && also == nil {
-		return e
+	e := n.events[k]
+	if e == nil {
+		e = n.newEvent(kind, seen, numbered)
+		if n.events == nil {
+			n.events = map[eventKey]*event{}
+		}
+		n.events[k] = e
 	}
+	return e
+}
+
+func (n *news) newEvent(kind string, seen *changelog.Seen, numbered bool) *event {
 	place := n.place
 	if seen != nil {
 		place = seen.And(n.after, n.change.Seq)
@@ -66,19 +90,9 @@ func (n *news) event(kind string, seen *changelog.Seen, also []string, numbered 
 	switch {
 	case kind != deletedKind:
 		e.version, e.record, e.fields = int(n.change.Version), n.node, n.change.Fields
-		if also != nil {
-			e.fields = slices.Concat(also, e.fields)
-		}
 	case numbered:
 		e.version = int(n.change.Version)
 	}
-	if also != nil {
-		return e
-	}
-	if n.events == nil {
-		n.events = map[eventKey]*event{}
-	}
-	n.events[k] = e
 	return e
 }
 
@@ -120,8 +134,14 @@ func (r *round) add(c changelog.Change, epoch uuid.UUID, after changelog.Snapsho
 
 // deliver has all streams concerned hear of some batches.
 func (h *hub) deliver(batches []changelog.Batch) {
-	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
-	defer cancel()
+	defer func() { // nobody above would, and nobody would hear of the rest
+		if v := recover(); v != nil {
+			h.engine.log.Error("panic while delivering changes", "error", v, "stack", string(debug.Stack()))
+			for _, s := range h.all() {
+				s.lost()
+			}
+		}
+	}()
 	var (
 		r      = h.engine.newRound()
 		lost   = map[*Stream]struct{}{}
@@ -142,7 +162,32 @@ func (h *hub) deliver(batches []changelog.Batch) {
 		delete(doubts, s)
 	}
 	last := batches[len(batches)-1]
-	h.tell(ctx, r, doubts, last)
+	h.tell(r, doubts, last)
+}
+
+// patiently reads what a delivery needs. A database that does not answer is waited for, and what follows waits in the inbox meanwhile:
+// nothing is missing, so nobody has to begin anew. A statement that fails although the database answers is tried three times.
+func (h *hub) patiently(read func(ctx context.Context) error) error {
+	for tries, pause := 1, firstPause; ; pause = min(2*pause, time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		err := read(ctx)
+		if err != nil && h.engine.driver.Pool().Ping(ctx) == nil {
+			tries++
+		}
+		cancel()
+		if err == nil || final(err) || errors.Is(err, errHistory) || tries > 3 || h.nobody() {
+			return err
+		}
+		h.engine.log.Warn("read for a delivery again", "error", err)
+		time.Sleep(pause)
+	}
+}
+
+// nobody reports whether there are no streams.
+func (h *hub) nobody() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.streams == 0
 }
 
 // gather finds the streams that the changes of a batch concern.
@@ -231,18 +276,23 @@ func (s *Store) concerns(r *rule, st *Stream, c changelog.Change) bool {
 }
 
 // tell finds out what the streams have to know, and tells them: of the changes first, then of rights that are in doubt.
-func (h *hub) tell(ctx context.Context, r *round, doubts map[*Stream]struct{}, last changelog.Batch) {
+func (h *hub) tell(r *round, doubts map[*Stream]struct{}, last changelog.Batch) {
 	var touched []*Stream
 	push := func(s *Stream, p pending) {
 		if s.push(p) {
 			touched = append(touched, s)
 		}
 	}
-	err := r.learn(ctx)
+	err := h.patiently(func(ctx context.Context) error {
+		if r.needsStill() {
+			return h.engine.still(ctx, r.learn)
+		}
+		return r.learn(ctx)
+	})
 	if err == nil {
 		r.verdicts(push)
 	} else {
-		h.engine.log.WarnContext(ctx, "read changed records", "error", err)
+		h.engine.log.Warn("read changed records", "error", err)
 		for _, n := range r.news {
 			for s := range n.streams() {
 				s.lost()
@@ -257,8 +307,8 @@ func (h *hub) tell(ctx context.Context, r *round, doubts map[*Stream]struct{}, l
 		}
 	}
 	if len(doubts) > 0 {
-		if err := h.doubt(ctx, doubts, last, push); err != nil {
-			h.engine.log.WarnContext(ctx, "decide on rights again", "error", err)
+		if err := h.patiently(func(ctx context.Context) error { return h.doubt(ctx, doubts, last, push) }); err != nil {
+			h.engine.log.Warn("decide on rights again", "error", err)
 			for s := range doubts {
 				s.lost()
 			}
@@ -305,8 +355,16 @@ func (n *news) streams() func(yield func(*Stream) bool) {
 	}
 }
 
+// needsStill reports whether more than the records themselves have to be read.
+func (r *round) needsStill() bool {
+	return slices.ContainsFunc(r.news, func(n *news) bool {
+		return len(n.lists) > 0 || n.change.Op == changelog.OpDelete || n.store.rules[reading].asks()
+	})
+}
+
 // learn reads the records, their earlier states where lists ask for them, and who may read them.
 func (r *round) learn(ctx context.Context) error {
+	clear(r.records) // of a try before
 	for _, n := range r.news {
 		sub := r.records[n.key]
 		if sub == nil {
@@ -348,7 +406,7 @@ func (r *round) recall(ctx context.Context) error {
 		}
 	}
 	if len(spans) > 0 {
-		list, err := changelog.History(ctx, r.driver.Pool(), spans)
+		list, err := changelog.History(ctx, r.querier(ctx), spans)
 		if err != nil {
 			return err
 		}
@@ -396,6 +454,8 @@ func (sub *subject) recall(later []changelog.Change) error {
 	for i, c := range slices.Backward(sub.changes) {
 		if c.Op == changelog.OpDelete {
 			sub.states[i+1] = nil
+		} else if sub.states[i+1] == nil {
+			return errHistory // its table was emptied in between
 		}
 		var err error
 		if sub.states[i], sub.links[i], err = sub.store.before(sub.states[i+1], c); err != nil {
@@ -517,11 +577,16 @@ func (r *round) verdicts(push func(*Stream, pending)) {
 	}
 }
 
-// ended finds a record that was deleted in the round.
-func (r *round) ended(k recordKey) (Node, *earlier, error) {
+// ended finds a record that was deleted, in the round or before.
+func (r *round) ended(ctx context.Context, k recordKey) (Node, *earlier, error) {
 	c, ok := r.gone[k]
 	if !ok {
-		return nil, nil, nil
+		list, err := changelog.History(ctx, r.querier(ctx), []changelog.Span{{Entity: k.entity, ID: k.id}})
+		if err != nil || len(list) == 0 || list[len(list)-1].Op != changelog.OpDelete {
+			return nil, nil, err
+		}
+		c = list[len(list)-1]
+		r.gone[k] = c
 	}
 	n, l, err := r.stores[k.entity].before(nil, c)
 	return n, &earlier{links: []links{l}, gone: r.ended}, err
@@ -531,7 +596,8 @@ func (r *round) ended(k recordKey) (Node, *earlier, error) {
 // change after the decision would be missed.
 func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last changelog.Batch, push func(*Stream, pending)) error {
 	g := h.engine
-	for more := true; more; {
+	more := true
+	once := func(ctx context.Context) error {
 		more = false
 		subjects := map[recordKey]*subject{}
 		for s := range streams {
@@ -557,7 +623,7 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last chan
 			more = h.follow(s, keys) || more
 		}
 		if more {
-			continue
+			return nil
 		}
 		for k, sub := range subjects {
 			if err := sub.judge(ctx); err != nil {
@@ -575,8 +641,22 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last chan
 				}
 			}
 		}
+		return nil
+	}
+	for more {
+		if err := g.still(ctx, once); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// reconsider asks again whether a stream's viewer may read its records.
+func (h *hub) reconsider(s *Stream) {
+	h.mu.RLock()
+	last := h.last
+	h.mu.RUnlock()
+	h.tell(h.engine.newRound(), map[*Stream]struct{}{s: {}}, last)
 }
 
 // loadAll reads records, whoever asks: a statement an entity.
@@ -595,4 +675,22 @@ func (g *Engine) loadAll(ctx context.Context, subjects map[recordKey]*subject) e
 		}
 	}
 	return nil
+}
+
+// querier is reader for what reads the change log.
+func (g *Engine) querier(ctx context.Context) changelog.Querier {
+	if w := workOf(ctx); w != nil && w.tx != nil {
+		return w.tx.PGX()
+	}
+	return g.driver.Pool()
+}
+
+// still has f read one state of the database: what a record is and who may read it must not be of two moments, of which only the later
+// one is the viewer's.
+func (g *Engine) still(ctx context.Context, f func(context.Context) error) error {
+	tx := g.driver.Begin(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err := f(context.WithValue(ctx, workKey{}, &work{engine: g, tx: tx})); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.CommitContext(ctx)
 }

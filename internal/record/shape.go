@@ -70,6 +70,8 @@ type shape struct {
 	sel   ast.SelectionSet
 	uses  int // written under the hub's mu
 
+	costly bool // rendering an event takes reading what the record leads to
+
 	mu       sync.Mutex
 	personal map[personalKey]bool // protected by mu
 }
@@ -86,47 +88,84 @@ type personalKey struct {
 func newShape(ctx context.Context) *shape {
 	f, op := graphql.GetFieldContext(ctx).Field, graphql.GetOperationContext(ctx)
 	vars := map[string]any{} // that the selection uses: the field's own arguments are none of its business
-	selected(f.Selections, func(name string) {
+	use := func(name string) {
 		if v, ok := op.Variables[name]; ok {
 			vars[name] = v
 		}
-	})
+	}
+	roots(op.Operation.SelectionSet, use)
 	text, err := json.Marshal(vars)
 	if err != nil {
 		text = fmt.Appendf(nil, "%v", vars)
 	}
-	return &shape{
+	sh := &shape{
 		key: shapeKey{op.RawQuery, op.OperationName, string(text)}, typ: f.Definition.Type.Name(), alias: f.Alias,
 		op:  &graphql.OperationContext{RawQuery: op.RawQuery, Doc: op.Doc, Operation: op.Operation, Variables: vars},
 		sel: f.Selections, personal: map[personalKey]bool{},
 	}
+	sh.costly = nested(f.Selections, 0)
+	return sh
+}
+
+// roots is selected for the operation itself, without the arguments of its fields.
+func roots(set ast.SelectionSet, found func(name string)) {
+	for _, s := range set {
+		switch s := s.(type) {
+		case *ast.Field:
+			directed(s.Directives, found)
+			selected(s.SelectionSet, found)
+		case *ast.InlineFragment:
+			directed(s.Directives, found)
+			roots(s.SelectionSet, found)
+		case *ast.FragmentSpread:
+			directed(s.Directives, found)
+			roots(s.Definition.SelectionSet, found)
+		}
+	}
+}
+
+// nested reports whether anything is selected below the record's own fields: below the event is the record, at depth 1.
+func nested(set ast.SelectionSet, depth int) bool {
+	return slices.ContainsFunc(set, func(s ast.Selection) bool {
+		switch s := s.(type) {
+		case *ast.Field:
+			return len(s.SelectionSet) > 0 && (depth > 0 || nested(s.SelectionSet, depth+1))
+		case *ast.InlineFragment:
+			return nested(s.SelectionSet, depth)
+		case *ast.FragmentSpread:
+			return nested(s.Definition.SelectionSet, depth)
+		}
+		return false
+	})
 }
 
 // selected calls found with the names of the variables that a selection uses.
 func selected(set ast.SelectionSet, found func(name string)) {
-	values := func(args ast.ArgumentList) {
-		for _, a := range args {
-			variables(a.Value, found)
-		}
-	}
-	directives := func(list ast.DirectiveList) {
-		for _, d := range list {
-			values(d.Arguments)
-		}
-	}
 	for _, s := range set {
 		switch s := s.(type) {
 		case *ast.Field:
-			values(s.Arguments)
-			directives(s.Directives)
+			given(s.Arguments, found)
+			directed(s.Directives, found)
 			selected(s.SelectionSet, found)
 		case *ast.InlineFragment:
-			directives(s.Directives)
+			directed(s.Directives, found)
 			selected(s.SelectionSet, found)
 		case *ast.FragmentSpread:
-			directives(s.Directives)
+			directed(s.Directives, found)
 			selected(s.Definition.SelectionSet, found)
 		}
+	}
+}
+
+func given(args ast.ArgumentList, found func(name string)) {
+	for _, a := range args {
+		variables(a.Value, found)
+	}
+}
+
+func directed(list ast.DirectiveList, found func(name string)) {
+	for _, d := range list {
+		given(d.Arguments, found)
 	}
 }
 
@@ -220,6 +259,11 @@ func (x *renderer) personal(s *Store, sel ast.SelectionSet, who asker, first boo
 			certain = !first && b != nil && to.rules[reading].follows(b)
 			if len(f.Arguments) > 0 && (len(to.limited) > 0 || to.hides(who)) {
 				return true // an order or a filter by what not everybody reads
+			}
+			if p, err := pageOf(f.ArgumentMap(x.op.Variables)); err != nil || len(p.Where) > 0 {
+				if m, err := to.compile(who, p.Where); err != nil || m.personal() {
+					return true // a filter by what is behind
+				}
 			}
 			inner = nil
 			for _, e := range graphql.CollectFields(x.op, f.Selections, []string{to.Name + "Connection"}) {

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"godstack/internal/changelog"
@@ -43,9 +47,13 @@ type Stream struct {
 	ahead    []item          // goes before queue: what the stream begins with
 	queue    []pending
 	resync   bool // it has to begin anew, once it can
+	doubted  bool // whether the viewer may read the records has to be asked again, once it has begun
 	dirty    bool // the sink has to be flushed
 
-	behind map[recordKey]struct{} // written under the hub's mu: other records that the right to read depends on
+	leaving atomic.Bool // Close was called: what still runs for the stream is for nobody
+
+	gone   bool                   // protected by the hub's mu: it is not subscribed any more
+	behind map[recordKey]struct{} // protected by the hub's mu: other records that the right to read depends on
 }
 
 type streamState uint8
@@ -53,6 +61,7 @@ type streamState uint8
 const (
 	preparing streamState = iota // it reads what it begins with: changes wait
 	live
+	queued  // it waits for its turn to be rendered: changes wait
 	blocked // the sink is full: changes wait
 	closed
 )
@@ -71,9 +80,12 @@ type item struct {
 // pending is a change on its way to one stream.
 type pending struct {
 	news *news
-	was  bool     // it was among the stream's records; where those are named, the client may have seen it
-	is   bool     // it is
-	also []string // the fields of earlier changes that were joined with it
+	was  bool // it was among the stream's records; where those are named, the client may have seen it
+	is   bool // it is
+
+	also    []string // the fields of earlier changes that were joined with it
+	ended   bool     // the record ended among those
+	nowhere bool     // some that came before it are told later, joined: it is no place to go on from
 }
 
 // compare orders keys.
@@ -113,6 +125,7 @@ func (s *Stream) Resume() {
 
 // Close ends the stream; the Sink hears nothing of it, and nothing any more.
 func (s *Stream) Close() {
+	s.leaving.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leave()
@@ -154,14 +167,11 @@ func (s *Stream) pump() {
 	s.state = live
 	for len(s.ahead) > 0 {
 		i := s.ahead[0]
-		if i.event != nil && !s.send(i.event) || i.event == nil && !s.tell(i.change, true) {
-			s.state = blocked
+		if !s.going(i.event != nil && s.send(i.event) || i.event == nil && s.tell(i.change, true)) {
 			return
 		}
 		if i.event != nil && i.event.kind == deletedKind && s.single {
 			s.finish(nil)
-		}
-		if s.state == closed {
 			return
 		}
 		s.ahead[0] = item{}
@@ -173,17 +183,25 @@ func (s *Stream) pump() {
 		return
 	}
 	for len(s.queue) > 0 {
-		if !s.tell(s.queue[0], false) {
-			s.state = blocked
-			return
-		}
-		if s.state == closed {
+		if !s.going(s.tell(s.queue[0], false)) {
 			return
 		}
 		s.queue[0] = pending{}
 		s.queue = s.queue[1:]
 	}
 	s.queue = nil
+	if s.doubted {
+		s.doubted = false
+		go s.engine.hub.reconsider(s)
+	}
+}
+
+// going reports whether there is somebody to send more to, after an event was taken or not.
+func (s *Stream) going(taken bool) bool {
+	if s.state != closed && !taken {
+		s.state = blocked
+	}
+	return s.state == live && !s.leaving.Load()
 }
 
 // send gives an event to the sink.
@@ -204,14 +222,30 @@ func (s *Stream) push(p pending) (dirty bool) {
 	switch {
 	case s.state == closed || s.resync: // which will read later than this
 		return false
+	case s.state == live && p.is && s.shape.costly:
+		s.hold(p)
+		s.state = queued
+		s.engine.hub.queue(s)
 	case s.state == live && s.tell(p, false):
 	case s.state == live:
 		s.state = blocked
 		s.hold(p)
+	case s.state == preparing && p.news.change.Op == 0:
+		s.doubted = true // what is being read may be later than this was decided
 	default:
 		s.hold(p)
 	}
 	return s.dirty && !before
+}
+
+// turn sends what waits for a costly rendering. It takes mu itself.
+func (s *Stream) turn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == queued {
+		s.pump()
+		s.flushLocked()
+	}
 }
 
 // hold keeps a change until its turn comes.
@@ -228,22 +262,40 @@ func (s *Stream) hold(p pending) {
 	s.queue = append(s.queue, p)
 }
 
-// conflate leaves the newest change of each record, which tells of those before it.
+// conflate joins the changes of each record, in the place of the last of them. What is told between says of the first that it was told,
+// so its cursors are of no use.
 func conflate(queue []pending) []pending {
-	last := make(map[recordKey]int, len(queue))
+	at := make(map[recordKey]int, len(queue))
 	for i, p := range queue {
-		if first, there := last[p.news.key]; there {
-			earlier := queue[first]
+		first, there := at[p.news.key]
+		switch {
+		case !there:
+			at[p.news.key] = i
+		case p.news.change.Op == 0: // what the viewer may read, which a deletion settles
+			if queue[first].news.change.Op != changelog.OpDelete {
+				queue[first].is = p.is
+			}
+			queue[i].news = nil
+		default:
+			queue[i] = queue[first].join(p)
 			queue[first].news = nil
-			p.was = earlier.was
-			p.also = slices.Concat(earlier.also, earlier.news.change.Fields, p.also)
-			slices.Sort(p.also)
-			p.also = slices.Compact(p.also)
-			queue[i] = p
+			for k := first + 1; k < i; k++ {
+				queue[k].nowhere = true
+			}
+			at[p.news.key] = i
 		}
-		last[p.news.key] = i
 	}
 	return slices.DeleteFunc(queue, func(p pending) bool { return p.news == nil })
+}
+
+// join returns what is left to tell of two changes of a record.
+func (p pending) join(later pending) pending {
+	later.was = p.was
+	later.ended = p.ended || p.news.change.Op == changelog.OpDelete
+	later.also = slices.Concat(p.also, p.news.change.Fields, later.also)
+	slices.Sort(later.also)
+	later.also = slices.Compact(later.also)
+	return later
 }
 
 // tell makes the stream's event of a change and sends it. A replayed change is not in seen.
@@ -259,7 +311,7 @@ func (s *Stream) tell(p pending, replayed bool) (taken bool) {
 	}
 	version, was := s.version(n.key), p.was
 	if version != nil {
-		if n.change.Op != 0 && *version > 0 && n.change.Version <= *version {
+		if n.change.Op != 0 && *version > 0 && n.change.Version <= *version && !p.ended {
 			return true // the client has got a later one
 		}
 		was = *version != unheld
@@ -276,7 +328,7 @@ func (s *Stream) tell(p pending, replayed bool) (taken bool) {
 		kind = deletedKind
 	}
 	// How the deletion is numbered is for those to know who might have seen it.
-	if !s.send(n.event(kind, seen, p.also, p.was && n.change.Op == changelog.OpDelete)) {
+	if !s.send(n.event(kind, seen, p)) {
 		return false
 	}
 	if version != nil {
@@ -296,7 +348,7 @@ func (s *Stream) lost() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.state {
-	case live:
+	case live, queued:
 		s.begin()
 	case preparing, blocked:
 		s.queue, s.resync = nil, true
@@ -312,17 +364,38 @@ func (s *Stream) begin() {
 
 // restart reads what the stream follows once more. It takes mu itself.
 func (s *Stream) restart() {
+	v, err := s.lookAgain()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state == closed:
+	case err != nil:
+		s.finish(err)
+	default:
+		s.ahead = append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)
+		s.pump()
+		s.flushLocked()
+	}
+}
+
+// lookAgain is look for a stream that runs: it waits for its turn, and tries again for a while.
+func (s *Stream) lookAgain() (v view, err error) {
 	s.engine.hub.restarts <- struct{}{}
 	defer func() { <-s.engine.hub.restarts }()
-	var (
-		v     view
-		err   error
-		pause = firstPause
-	)
+	defer func() { // there is nobody above who could
+		if r := recover(); r != nil {
+			s.engine.log.Error("panic in a subscription", "error", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	pause := firstPause
 	for try := range triesToRestart {
 		if try > 0 {
 			time.Sleep(pause)
 			pause *= 2
+		}
+		if s.leaving.Load() {
+			return v, errors.New("the subscriber has gone")
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 		v, err = s.look(s.who.context(ctx))
@@ -332,18 +405,7 @@ func (s *Stream) restart() {
 		}
 		s.engine.log.Warn("read a stream's records anew", "error", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state == closed {
-		return
-	}
-	if err != nil {
-		s.finish(err)
-		return
-	}
-	s.ahead = append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)
-	s.pump()
-	s.flushLocked()
+	return v, err
 }
 
 // nowhere is an event that is about no change, and no place to go on from.

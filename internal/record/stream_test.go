@@ -469,3 +469,22 @@ func two(t testing.TB, s *sink) (list []string) {
 	}
 	return list
 }
+
+// A record that TRUNCATE removed, and another with its id, in one transaction: the log has no deletion between their changes.
+func TestTruncateAndAnotherLife(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withTailer)
+	x := b.thread(t, "one")
+	s := b.tail(t, followThreads)
+	s.expect(t, "SNAPSHOT "+short(x)+" v1", "READY  v-")
+	b.sql(t, fmt.Sprintf(`DO $$ BEGIN UPDATE threads SET subject = 'two'; TRUNCATE threads CASCADE;
+		INSERT INTO threads (id, subject, owner_id) VALUES ('%s', 'new', '%s'); END $$`, x.UUID, b.ada.UUID))
+	for {
+		e, ok := s.next(t.Context())
+		require.True(t, ok)
+		if e.Kind == "READY" {
+			break
+		}
+		require.Contains(t, []string{"RESYNC  v-", "SNAPSHOT " + short(x) + " v1"}, e.String())
+	}
+}

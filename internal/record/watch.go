@@ -52,6 +52,9 @@ func WatchRecords(ctx context.Context, g *Engine, refs []*Ref, since *Cursor) (<
 	st := &Stream{engine: g, who: askerOf(ctx)}
 	known := map[recordKey]int{}
 	for _, b := range batches {
+		if err := b.store.watchable(st.who); err != nil {
+			return nil, err
+		}
 		for _, id := range b.ids {
 			k := recordKey{b.store.Prefix, id}
 			st.keys = append(st.keys, k)
@@ -127,7 +130,16 @@ func (s *Stream) open(ctx context.Context, since *Cursor, known map[recordKey]in
 // first prepares what the stream begins with.
 func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[recordKey]int) error {
 	if from != nil {
-		ahead, err := s.missed(ctx, *from)
+		var ahead []item
+		if s.list == nil { // what the rights depend on is followed before anything is read
+			if _, err := s.look(ctx); err != nil {
+				return err
+			}
+		}
+		err := s.engine.still(ctx, func(ctx context.Context) (err error) {
+			ahead, err = s.missed(ctx, *from)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -212,7 +224,15 @@ func (s *Stream) look(ctx context.Context) (v view, err error) {
 		return v, err
 	}
 	for {
-		if v, err = s.lookAtRecords(ctx); err != nil {
+		if s.entities() > 1 {
+			err = s.engine.still(ctx, func(ctx context.Context) (err error) {
+				v, err = s.lookAtRecords(ctx)
+				return err
+			})
+		} else {
+			v, err = s.lookAtRecords(ctx)
+		}
+		if err != nil {
 			return v, err
 		}
 		if err := s.follow(ctx, v.nodes); !errors.Is(err, errMore) {
@@ -252,7 +272,7 @@ func (s *Stream) follow(ctx context.Context, nodes map[recordKey]Node) error {
 		}
 	}
 	if nodes == nil {
-		for k := range s.behind { // it may know more already
+		for _, k := range s.engine.hub.behind(s) { // it may know more already
 			keys[k] = struct{}{}
 		}
 	}
@@ -360,16 +380,17 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 	scope := changelog.Scope{Records: map[string][]uuid.UUID{}}
 	if s.list != nil {
 		scope.Entities = append(slices.Clone(s.list.store.reaches), s.list.store.Prefix)
-	} else if _, err := s.look(ctx); err != nil { // which follows what the rights depend on
-		return nil, err
 	}
 	behind := g.hub.behind(s)
-	for _, keys := range [][]recordKey{s.keys, behind} {
-		for _, k := range keys {
+	for _, k := range behind {
+		if !s.named(k) {
 			scope.Records[k.entity] = append(scope.Records[k.entity], k.id)
 		}
 	}
-	m, err := changelog.Since(ctx, g.driver.Pool(), from, scope, maxMissed)
+	for _, k := range s.keys {
+		scope.Records[k.entity] = append(scope.Records[k.entity], k.id)
+	}
+	m, err := changelog.Since(ctx, g.querier(ctx), from, scope, maxMissed)
 	if err != nil {
 		return nil, g.translate(err)
 	}
@@ -389,7 +410,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 			r.gone[k] = c
 		}
 		named := s.named(k)
-		if store.mayDecide(c) && (slices.Contains(behind, k) && !named || s.list != nil && s.list.store.concerns(s.list.store.rules[reading], s, c)) {
+		if store.mayDecide(c) && (slices.Contains(behind, k) || s.list != nil && s.list.store.concerns(s.list.store.rules[reading], s, c)) {
 			return nil, nil // it may read other records than it did
 		}
 		inList := s.list != nil && c.Entity == s.list.store.Prefix
@@ -412,9 +433,14 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 	} else if err != nil {
 		return nil, err
 	}
-	r.verdicts(func(_ *Stream, p pending) { ahead = append(ahead, item{change: p}) })
+	r.verdicts(func(_ *Stream, p pending) {
+		// When what one could not read has changed is told to nobody: it is DELETED with all others of which there is nothing to tell.
+		if s.list != nil || p.is || p.was {
+			ahead = append(ahead, item{change: p})
+		}
+	})
 	if s.list == nil {
-		v, err := s.look(ctx)
+		v, err := s.lookAtRecords(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -435,6 +461,16 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 	return append(ahead, item{event: ready}), nil
 }
 
+// entities counts those of the records that the stream names, which are in order.
+func (s *Stream) entities() (n int) {
+	for i, k := range s.keys {
+		if i == 0 || k.entity != s.keys[i-1].entity {
+			n++
+		}
+	}
+	return n
+}
+
 // named reports whether the stream names a record.
 func (s *Stream) named(k recordKey) bool {
 	_, ok := slices.BinarySearchFunc(s.keys, k, recordKey.compare)
@@ -452,7 +488,7 @@ func (h *hub) behind(s *Stream) []recordKey {
 func (h *hub) current() uuid.UUID {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.epoch
+	return h.last.Epoch
 }
 
 // cursor returns the text of a place in the log.

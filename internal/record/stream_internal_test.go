@@ -1,5 +1,12 @@
 package record
 
+import (
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+)
+
 // Quiet reports whether all that was delivered to the engine has reached its streams' sinks.
 func (g *Engine) Quiet() bool {
 	h := g.hub
@@ -33,4 +40,19 @@ func (g *Engine) Followed() map[string]int {
 		m["lists"] += len(groups)
 	}
 	return m
+}
+
+// A stream that was closed while somebody looked up what it depends on follows nothing.
+func TestClosedStreamsFollowNothing(t *testing.T) {
+	t.Parallel()
+	g, _, _ := held(t)
+	s := &Stream{engine: g, sink: &narrowSink{}, shape: shapeOfThings(), keys: []recordKey{{"thing", uuid.UUID{1}}}, versions: []int64{unheld}}
+	g.hub.subscribe(s)
+	keys := map[recordKey]struct{}{{"thing", uuid.UUID{2}}: {}}
+	require.True(t, g.hub.follow(s, keys))
+	s.Close()
+	require.False(t, g.hub.follow(s, keys))
+	for name, n := range g.Followed() {
+		require.Zero(t, n, name)
+	}
 }
