@@ -40,6 +40,7 @@ type config struct {
 	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
 
 	SocketsPerUser     uint16 `env:"SOCKETS_PER_USER"`
+	SocketsPerAddress  uint16 `env:"SOCKETS_PER_ADDRESS"`
 	SocketOperations   uint16 `env:"SOCKET_OPERATIONS"`
 	SocketMessageRate  uint16 `env:"SOCKET_MESSAGE_RATE"`
 	SocketMessageBytes uint32 `env:"SOCKET_MESSAGE_BYTES"`
@@ -127,7 +128,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		MetricsAddr: string(c.MetricsAddr),
 		RateLimit:   limit,
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
-			PerUser: int(c.SocketsPerUser), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
+			PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
 			MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
 		}},
 		Logger: log,

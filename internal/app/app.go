@@ -221,7 +221,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	services := append(core.services, db.watch()...)
+	services := slices.Concat(core.services, db.watch())
 	if cfg.MetricsAddr != "" {
 		m, err := newMetrics(ctx, cfg.MetricsAddr, core, srv)
 		if err != nil {

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -127,6 +128,26 @@ func (r *revocations) note(sessions []uuid.UUID, roles map[uuid.UUID]string) (en
 	return ended
 }
 
+// doubt tells who watches some users, or anybody where users is nil, that they have to ask again, as what became of their rights is not
+// known.
+func (r *revocations) doubt(users []uuid.UUID) {
+	r.mu.Lock()
+	if users == nil {
+		users = slices.Collect(maps.Keys(r.byUser))
+	}
+	var all []*watch
+	for _, id := range users {
+		for _, w := range slices.Clone(r.byUser[id]) {
+			all = append(all, w)
+			r.forget(w)
+		}
+	}
+	r.mu.Unlock()
+	for _, w := range all {
+		w.watcher.Ended()
+	}
+}
+
 // forget has w told nothing any more. It wants the lock.
 func (r *revocations) forget(w *watch) {
 	r.bySession.remove(w.viewer.Session, w)
@@ -180,7 +201,8 @@ func (r *revocations) judge(v viewer.Viewer) (ended, complete bool) {
 
 // Deliver takes what the change log's tailer read. It is the tailer's handler, or is called by it with every batch.
 // Until the first batch, and after one that asks for it, everything of the last 15 min is loaded; while that fails,
-// Viewer asks the database.
+// Viewer asks the database. Where it cannot be read what was missed, or what a user's role has become, who watches
+// those concerned is told that their rights ended.
 func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
 	if _, complete := s.revoked.judge(viewer.Viewer{}); b.Resync || !complete {
 		err := s.Load(ctx)
@@ -188,6 +210,9 @@ func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
 			s.log.WarnContext(ctx, "load revocations", "error", err)
 		}
 		s.revoked.setComplete(err == nil)
+		if err != nil && b.Resync {
+			s.revoked.doubt(nil) // the next batch, which tries again, may be long in coming
+		}
 	}
 	var sessions, refreshed, users []uuid.UUID
 	for _, c := range b.Changes {
@@ -205,6 +230,7 @@ func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
 		if err != nil {
 			s.log.WarnContext(ctx, "load roles", "error", err)
 			s.revoked.setComplete(false) // until they can be loaded
+			s.revoked.doubt(users)       // who ask again are judged by the row
 		}
 		s.revoked.learn(sessions, roles)
 	}
@@ -358,9 +384,9 @@ func (s *Service) endedByRow(ctx context.Context, v viewer.Viewer) (ended bool, 
 	return ended, nil
 }
 
-// Watch has w told when v's rights end, as the session is revoked, or the user's role changes, or the user is deleted: before Watch
-// returns where they have ended already. In cookie mode w is told as well when the session is refreshed, on whatever node. stop ends
-// watching and has to be called; a call that is under way may still come after it.
+// Watch has w told when v's rights end, as the session is revoked, or the user's role changes, or the user is deleted, or as that
+// cannot be told: before Watch returns where they have ended already. In cookie mode w is told as well when the session is refreshed,
+// on whatever node. stop ends watching and has to be called; a call that is under way may still come after it.
 func (s *Service) Watch(v viewer.Viewer, w viewer.Watcher) (stop func()) {
 	entry := &watch{v, w}
 	if !s.revoked.watch(entry) {

@@ -255,6 +255,62 @@ func TestBehind(t *testing.T) {
 	refused(t, refusedUntil(), record.Unauthenticated)
 }
 
+// TestRolesThatCannotBeRead holds that a change of a role that cannot be read ends what is watched of its user, who is judged by the row
+// from then on.
+func TestRolesThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	b.user(t, "bob")
+	ada, bob := b.login(t, "ada"), b.login(t, "bob")
+	s := b.node(t)
+	unhelped(s)
+	s.Deliver(t.Context(), changelog.Batch{})
+	watcher, bystander := newWatching(), newWatching()
+	defer s.Watch(*ada.Viewer, watcher)()
+	defer s.Watch(*bob.Viewer, bystander)()
+	b.exec(t, `UPDATE users SET role = 'moderator' WHERE id = $1`, ada.Viewer.ID)
+	require.NoError(t, s.Check(plain(), *ada.Viewer), "it has not heard")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	change := changelog.Change{Entity: "user", ID: ada.Viewer.ID, Op: changelog.OpUpdate, Fields: []string{"role"}}
+	s.Deliver(ctx, changelog.Batch{Changes: []changelog.Change{change}})
+	<-watcher.ended
+	refused(t, s.Check(plain(), *ada.Viewer), record.Unauthenticated)
+	require.NoError(t, s.Check(plain(), *bob.Viewer))
+	select {
+	case <-bystander.ended:
+		require.Fail(t, "another user's rights ended")
+	default:
+	}
+
+	s.Deliver(t.Context(), changelog.Batch{})
+	ended, complete := s.revoked.judge(*ada.Viewer)
+	require.True(t, ended)
+	require.True(t, complete, "it knows again without asking")
+}
+
+// TestWhatWasMissedCannotBeRead holds that all who watch ask again then.
+func TestWhatWasMissedCannotBeRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	p := b.login(t, "ada")
+	s := b.node(t)
+	unhelped(s)
+	s.Deliver(t.Context(), changelog.Batch{})
+	watcher := newWatching()
+	defer s.Watch(*p.Viewer, watcher)()
+	_, err := b.Logout(as(*p.Viewer))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Deliver(ctx, changelog.Batch{Resync: true})
+	<-watcher.ended
+	refused(t, s.Check(plain(), *p.Viewer), record.Unauthenticated)
+}
+
 func TestViewer(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

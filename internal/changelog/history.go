@@ -64,8 +64,8 @@ func History(ctx context.Context, db Querier, spans []Span) ([]Change, error) {
 	expected := make([]int64, len(spans)+1) // 0 before the first, -1 behind the last
 	kept := len(changes)
 	for i, c := range slices.Backward(changes) {
-		switch want := &expected[of[i]]; {
-		case *want == 0 || *want == c.Version:
+		switch want := &expected[of[i]]; *want {
+		case 0, c.Version:
 			*want = max(c.Version-1, 0)
 			if *want == 0 {
 				*want = -1

@@ -431,23 +431,31 @@ func (c *Conn) awaitRoom() {
 	}
 }
 
-// subscribe begins an operation.
+// subscribe has the client's operation run, or says that there are too many.
 func (c *Conn) subscribe(m message) error {
 	op := &Operation{conn: c}
 	if err := m.operation(op); err != nil {
 		return invalid(err)
 	}
+	full, err := c.begin(op)
+	if full { // not under mu, as the payload may depend on the socket
+		c.answer(item{opcode: opText, payload: compose(typeError, op.key, c.server.cfg.TooMany(c))})
+	}
+	return err
+}
+
+// begin runs an operation, unless as many go on as may.
+func (c *Conn) begin(op *Operation) (full bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closing:
 	case !c.signedIn:
-		return &CloseError{closeUnauthorized, "Unauthorized"}
+		return false, &CloseError{closeUnauthorized, "Unauthorized"}
 	case c.find(op.ID) != nil:
-		return &CloseError{closeExists, "Subscriber for " + op.ID + " already exists"}
+		return false, &CloseError{closeExists, "Subscriber for " + op.ID + " already exists"}
 	case c.held >= c.server.cfg.Operations:
-		c.push(item{opcode: opText, payload: compose(typeError, op.key, c.server.cfg.TooMany)})
-		c.flush()
+		return true, nil
 	default:
 		op.ctx, op.cancel = context.WithCancel(context.WithoutCancel(c.ctx))
 		c.operations = append(c.operations, op)
@@ -455,7 +463,7 @@ func (c *Conn) subscribe(m message) error {
 		c.server.stats.operations.Add(1)
 		c.tasks.Go(op.run)
 	}
-	return nil
+	return false, nil
 }
 
 // find returns the operation that goes on with an id; c.mu is held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -378,7 +379,13 @@ func TestPushAfterTheEnd(t *testing.T) {
 func TestOperations(t *testing.T) {
 	t.Parallel()
 	h, begun, ended := lasting()
-	b := setup(t, h, &Config{Operations: 2, TooMany: json.RawMessage(`[{"message":"two"}]`)})
+	h.init = func(c *Conn, _ json.RawMessage) (json.RawMessage, error) {
+		c.SetValue("two")
+		return nil, nil
+	}
+	b := setup(t, h, &Config{Operations: 2, TooMany: func(c *Conn) json.RawMessage {
+		return fmt.Appendf(nil, `[{"message":%q}]`, c.Value())
+	}})
 	s := b.signedIn(t)
 	s.send(subscribe("1"), subscribe("2"), subscribe("3"))
 	s.expect(`{"id":"3","type":"error","payload":[{"message":"two"}]}`)

@@ -80,9 +80,9 @@ type Config struct {
 	// WriteBuffer is how many bytes may wait for a socket; with more Offer refuses, Send waits, and nothing is read from the socket. One
 	// message always may, however long. Default: 256 KiB.
 	WriteBuffer int
-	// TooMany is the payload of the `error` message for an operation beyond Operations, an array of GraphQL errors. Default: one with a
-	// message alone.
-	TooMany json.RawMessage
+	// TooMany returns the payload of the `error` message for an operation beyond Operations, an array of GraphQL errors. Nothing is read
+	// from the socket meanwhile. Default: one with a message alone.
+	TooMany func(c *Conn) json.RawMessage
 	// Logger is told the causes of 4500, panics, and at level debug why sockets were closed. Nil: no log.
 	Logger *slog.Logger
 }
@@ -115,7 +115,9 @@ func (cfg *Config) withDefaults() (Config, error) {
 	full.Operations = cmp.Or(full.Operations, 100)
 	full.WriteBuffer = cmp.Or(full.WriteBuffer, 256<<10)
 	if full.TooMany == nil {
-		full.TooMany = json.RawMessage(`[{"message":"too many operations on this socket"}]`)
+		full.TooMany = func(*Conn) json.RawMessage {
+			return json.RawMessage(`[{"message":"too many operations on this socket"}]`)
+		}
 	}
 	if full.Logger == nil {
 		full.Logger = slog.New(slog.DiscardHandler)

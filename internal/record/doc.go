@@ -31,17 +31,27 @@
 // What a client sends is never INTERNAL: wrong input says which field, and too much of it is TOO_COMPLEX (TestBadInput,
 // TestBadBodies, TestRefusedWrites).
 //
-// What a subscription to a record guarantees:
+// A stale update that asks for it overwrites nothing that others changed to something else, and obeys the rules as they are now (TestMerge,
+// TestMergeOfLinks, TestMergeOfTheSameValue, TestMergeBeyondRetention, TestMergeObeysRules); any number of writers with fields of their own
+// all succeed (TestManyMerge, TestManyMergeLinks); without a conflict it costs nothing (TestStatementsOfMerges).
+//
+// What a subscription guarantees, to a record, to some that are named, or to a list:
 //
 //   - it starts with a snapshot, or READY where the client's version is current (TestWatchWhatIsKnown), then gives each
-//     later version once, in order, whoever wrote it by whatever means (TestWatch, TestWatchInAStorm);
+//     later version once, in order, whoever wrote it by whatever means (TestWatch, TestWatchInAStorm, TestSubscribeInAStorm);
+//   - records are created, updated and deleted in a list as they enter, change and leave it (TestList), and its filter means what the
+//     same does in a query (TestMatchHoldsAsTheDatabaseSays);
+//   - who comes back with a cursor, from anywhere, goes on as if never away, or is told RESYNC (TestResume, TestResumeFromNowhere,
+//     TestCutsInAStorm);
+//   - nobody is sent what they may not read, nor told of it (TestRightsInLists, TestRightsAreOfWhatIsTold, TestCutInACascade);
+//   - whatever writers, clients and rights do, what clients hold in the end is what a query answers them (TestClientsAreRight);
 //   - only a subscriber that falls behind by hundreds of events is given some joined into one, with all their fields
-//     (TestSlowSubscriber);
+//     (TestSlowSubscriber, TestConflate);
 //   - where changes may have been missed it says RESYNC and starts again (TestWatchAfterTruncate,
 //     TestWatchAfterANewEpoch);
 //   - one that cannot go on says so, and does not end as after DELETED (TestWatchThatFails);
-//   - a change is read once for all subscribers (TestWatchersShareTheRecord), and who leaves is forgotten
-//     (TestWatchersThatLeave).
+//   - a change is read once for all subscribers, and rendered once for all who see the same (TestWatchersShareTheRecord,
+//     TestNoFilteredAnswerIsAnothers), and who leaves is forgotten (TestWatchersThatLeave, TestClosedStreamsFollowNothing).
 //
 // It may import viewer, entity, entpgx and changelog; generated code and everything above imports it. It never
 // imports the generated ent package.

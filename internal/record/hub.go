@@ -49,6 +49,7 @@ type hub struct {
 		sync.Mutex
 		batches []changelog.Batch // protected by inbox
 		changes int               // in batches; protected by inbox
+		doubts  []*Stream         // whose rights are to be asked again; protected by inbox
 		busy    bool              // somebody takes them; protected by inbox
 	}
 
@@ -60,7 +61,8 @@ type hub struct {
 		running int       // goroutines that do so; protected by turns
 	}
 
-	last     changelog.Batch // without its changes; protected by mu
+	epoch    uuid.UUID       // of the log; protected by mu
+	done     changelog.Batch // the last that was delivered, without its changes; of whoever delivers
 	watching func(n int)
 	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
 	start    sync.Once
@@ -215,7 +217,7 @@ func (h *hub) all() (list []*Stream) {
 func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 	h := g.hub
 	h.mu.Lock()
-	h.last = changelog.Batch{Epoch: b.Epoch, Before: b.After, After: b.After}
+	h.epoch = b.Epoch
 	nobody := h.streams == 0
 	h.mu.Unlock()
 	h.start.Do(func() { close(h.ready) })
@@ -229,6 +231,19 @@ func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 		h.inbox.batches, h.inbox.changes = nil, 0
 	}
 	h.inbox.batches = append(h.inbox.batches, b)
+	h.hurry()
+}
+
+// reconsider asks again whether a stream's viewer may read its records, after what is delivered already.
+func (h *hub) reconsider(s *Stream) {
+	h.inbox.Lock()
+	defer h.inbox.Unlock()
+	h.inbox.doubts = append(h.inbox.doubts, s)
+	h.hurry()
+}
+
+// hurry has somebody take what is in the inbox, whose lock it wants.
+func (h *hub) hurry() {
 	if !h.inbox.busy {
 		h.inbox.busy = true
 		go h.work()
@@ -239,14 +254,14 @@ func (g *Engine) Deliver(_ context.Context, b changelog.Batch) {
 func (h *hub) work() {
 	for {
 		h.inbox.Lock()
-		batches := h.inbox.batches
-		h.inbox.batches, h.inbox.changes = nil, 0
-		h.inbox.busy = len(batches) > 0
+		batches, doubts := h.inbox.batches, h.inbox.doubts
+		h.inbox.batches, h.inbox.changes, h.inbox.doubts = nil, 0, nil
+		h.inbox.busy = len(batches)+len(doubts) > 0
 		h.inbox.Unlock()
-		if len(batches) == 0 {
+		if len(batches)+len(doubts) == 0 {
 			return
 		}
-		h.deliver(batches)
+		h.deliver(batches, doubts)
 	}
 }
 

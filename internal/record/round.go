@@ -132,8 +132,8 @@ func (r *round) add(c changelog.Change, epoch uuid.UUID, after changelog.Snapsho
 	return n
 }
 
-// deliver has all streams concerned hear of some batches.
-func (h *hub) deliver(batches []changelog.Batch) {
+// deliver has all streams concerned hear of some batches, and asks again for the rights of some.
+func (h *hub) deliver(batches []changelog.Batch, again []*Stream) {
 	defer func() { // nobody above would, and nobody would hear of the rest
 		if v := recover(); v != nil {
 			h.engine.log.Error("panic while delivering changes", "error", v, "stack", string(debug.Stack()))
@@ -147,7 +147,11 @@ func (h *hub) deliver(batches []changelog.Batch) {
 		lost   = map[*Stream]struct{}{}
 		doubts = map[*Stream]struct{}{}
 	)
+	for _, s := range again {
+		doubts[s] = struct{}{}
+	}
 	for _, b := range batches {
+		h.done = changelog.Batch{Epoch: b.Epoch, Before: b.After, After: b.After}
 		if b.Resync {
 			r = h.engine.newRound()
 			for _, s := range h.all() {
@@ -161,8 +165,7 @@ func (h *hub) deliver(batches []changelog.Batch) {
 		s.lost()
 		delete(doubts, s)
 	}
-	last := batches[len(batches)-1]
-	h.tell(r, doubts, last)
+	h.tell(r, doubts)
 }
 
 // patiently reads what a delivery needs. A database that does not answer is waited for, and what follows waits in the inbox meanwhile:
@@ -179,7 +182,7 @@ func (h *hub) patiently(read func(ctx context.Context) error) error {
 			return err
 		}
 		h.engine.log.Warn("read for a delivery again", "error", err)
-		time.Sleep(pause)
+		<-time.After(pause) // there is nobody to wait less for
 	}
 }
 
@@ -276,7 +279,7 @@ func (s *Store) concerns(r *rule, st *Stream, c changelog.Change) bool {
 }
 
 // tell finds out what the streams have to know, and tells them: of the changes first, then of rights that are in doubt.
-func (h *hub) tell(r *round, doubts map[*Stream]struct{}, last changelog.Batch) {
+func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 	var touched []*Stream
 	push := func(s *Stream, p pending) {
 		if s.push(p) {
@@ -307,7 +310,7 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}, last changelog.Batch) 
 		}
 	}
 	if len(doubts) > 0 {
-		if err := h.patiently(func(ctx context.Context) error { return h.doubt(ctx, doubts, last, push) }); err != nil {
+		if err := h.patiently(func(ctx context.Context) error { return h.doubt(ctx, doubts, push) }); err != nil {
 			h.engine.log.Warn("decide on rights again", "error", err)
 			for s := range doubts {
 				s.lost()
@@ -594,7 +597,7 @@ func (r *round) ended(ctx context.Context, k recordKey) (Node, *earlier, error) 
 
 // doubt asks again who may read the records that streams name, and tells them. The streams follow what that depends on first, or a
 // change after the decision would be missed.
-func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last changelog.Batch, push func(*Stream, pending)) error {
+func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, push func(*Stream, pending)) error {
 	g := h.engine
 	more := true
 	once := func(ctx context.Context) error {
@@ -629,8 +632,8 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last chan
 			if err := sub.judge(ctx); err != nil {
 				return err
 			}
-			n := &news{engine: g, key: k, store: sub.store, epoch: last.Epoch, before: last.After, after: last.After,
-				place: changelog.Seen{Base: last.After}, node: sub.node}
+			n := &news{engine: g, key: k, store: sub.store, epoch: h.done.Epoch, before: h.done.After, after: h.done.After,
+				place: changelog.Seen{Base: h.done.After}, node: sub.node}
 			n.change.Seq, n.change.Version = everything, sub.version()
 			sub.news = []*news{n}
 		}
@@ -649,14 +652,6 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, last chan
 		}
 	}
 	return nil
-}
-
-// reconsider asks again whether a stream's viewer may read its records.
-func (h *hub) reconsider(s *Stream) {
-	h.mu.RLock()
-	last := h.last
-	h.mu.RUnlock()
-	h.tell(h.engine.newRound(), map[*Stream]struct{}{s: {}}, last)
 }
 
 // loadAll reads records, whoever asks: a statement an entity.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"godstack/internal/record"
 )
 
 // Who subscribes while a record is written to gets a snapshot and then each version once, in order.
@@ -126,7 +128,7 @@ func TestCutsInAStorm(t *testing.T) {
 				if cursor != "" {
 					v = append(append([]any{}, vars...), "since", cursor)
 				}
-				s, err := b.stream(t, b.ada.UUID, document, v...)
+				s, err := b.open(b.ada.UUID, document, v...)
 				if err != nil {
 					ended <- err.Error()
 					return
@@ -161,7 +163,11 @@ func TestCutsInAStorm(t *testing.T) {
 					all := true
 					for _, id := range ids {
 						var current int
-						if err := b.QueryRow(ctx, `SELECT version FROM threads WHERE id = $1`, threadID(t, id.(string))).Scan(&current); err != nil {
+						thread, err := record.ParseID(id.(string))
+						if err == nil {
+							err = b.QueryRow(ctx, `SELECT version FROM threads WHERE id = $1`, thread.UUID).Scan(&current)
+						}
+						if err != nil {
 							ended <- err.Error()
 							return
 						}

@@ -192,7 +192,7 @@ func (s *Stream) pump() {
 	s.queue = nil
 	if s.doubted {
 		s.doubted = false
-		go s.engine.hub.reconsider(s)
+		s.engine.hub.reconsider(s)
 	}
 }
 
@@ -391,7 +391,7 @@ func (s *Stream) lookAgain() (v view, err error) {
 	pause := firstPause
 	for try := range triesToRestart {
 		if try > 0 {
-			time.Sleep(pause)
+			<-time.After(pause)
 			pause *= 2
 		}
 		if s.leaving.Load() {

@@ -176,10 +176,21 @@ func (s *sink) end(t testing.TB) error {
 // stream subscribes as a viewer, uuid.Nil for nobody. The error is the refusal.
 func (b *bundle) stream(t testing.TB, who uuid.UUID, document string, vars ...any) (*sink, error) {
 	t.Helper()
+	s, err := b.open(who, document, vars...)
+	if err == nil {
+		t.Cleanup(s.close)
+	}
+	return s, err
+}
+
+// open is stream for goroutines, who close it.
+func (b *bundle) open(who uuid.UUID, document string, vars ...any) (*sink, error) {
 	var params graphql.RawParams
 	d := json.NewDecoder(strings.NewReader(encode(document, vars)))
 	d.UseNumber()
-	require.NoError(t, d.Decode(&params))
+	if err := d.Decode(&params); err != nil {
+		return nil, err
+	}
 	x := executor.New(graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: b.stores}}))
 	s := &sink{more: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(graphql.StartOperationTrace(context.Background()))
@@ -189,15 +200,15 @@ func (b *bundle) stream(t testing.TB, who uuid.UUID, document string, vars ...an
 	}
 	ctx, slot := record.WithSink(ctx, s)
 	op, errs := x.CreateOperationContext(ctx, &params)
-	require.Empty(t, errs)
+	if len(errs) > 0 {
+		cancel()
+		return nil, errs
+	}
 	next, ctx := x.DispatchOperation(ctx, op)
 	if s.stream = slot.Stream(); s.stream == nil {
 		defer cancel()
-		resp := next(ctx)
-		require.NotEmpty(t, resp.Errors)
-		return nil, resp.Errors[0].Err
+		return nil, next(ctx).Errors[0].Err
 	}
-	t.Cleanup(s.close)
 	s.stream.Start()
 	return s, nil
 }

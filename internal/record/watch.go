@@ -488,7 +488,7 @@ func (h *hub) behind(s *Stream) []recordKey {
 func (h *hub) current() uuid.UUID {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.last.Epoch
+	return h.epoch
 }
 
 // cursor returns the text of a place in the log.

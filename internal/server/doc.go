@@ -10,14 +10,20 @@
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread.
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
 //   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with 4403, an event
-//     stream ended, when the session ends that it was opened for, or the access token expires; nothing is sent or executed from then on
-//     (TestASocketEndsWithItsSession, TestARevokedSocketIsDeaf, TestASocketEndsWithItsAccessToken, TestEventsEndWithTheSession). Before
-//     each operation it is checked that they have not (TestOperationsOverASocketAreChecked).
+//     stream ended, when the session ends that it was opened for, or the access token expires; nothing is sent or executed from then on,
+//     but for what is being written to an event stream (TestASocketEndsWithItsSession, TestARevokedSocketIsDeaf,
+//     TestASocketEndsWithItsAccessToken, TestEventsEndWithTheSession). Before each operation over a socket it is checked that they have not
+//     (TestOperationsOverASocketAreChecked).
 //   - A socket goes on with the next access token of the same user in the same role, and later operations run as that says
 //     (TestASocketIsRenewed, TestASocketIsNotRenewedForSomebodyElse); where a cookie signed it in, with each refresh of the session
-//     (TestRenewalOfCookies). An older token shortens nothing, and nothing is told after the end (TestRightsAreRenewed).
-//   - No user has more sockets and event streams than Sockets.PerUser (TestSocketsOfAUserAreFew), and no client more waiting than
-//     Sockets.WriteBuffer (TestEventsOfASlowClient; package graphqlws).
+//     (TestRenewalOfCookies). An older token shortens nothing, and nothing is told after the end (TestRightsAreRenewed). The session that
+//     is watched is the viewer's, however many renew at once (TestRenewalsAtOnce).
+//   - No user has more sockets and event streams than Sockets.PerUser (TestSocketsOfAUserAreFew), and nobody at an address more than
+//     Sockets.PerAddress (TestSocketsOfNobodyAreFew). No client has more waiting than Sockets.WriteBuffer and one answer
+//     (TestEventsOfASlowClient; package graphqlws), and one that takes nothing for 30 s is let go (TestPartsOfEventsHaveATimeEach).
+//   - Operations over a socket count as requests do (TestOperationsOverASocketAreCounted).
+//   - A query, a mutation, and what a subscription begins with, end after Config.OperationTimeout; a subscription that has begun goes on
+//     (TestOperationsOverASocketAreBounded, TestSubscriptionsOutliveTheirBeginning).
 //   - A reserved event stream is opened once, and its operations are of who reserved it (TestAReservedStream,
 //     TestReservationsAreOfSomebody).
 //   - The [viewer.Client] is in the context before anybody is asked for the viewer. Its address is the peer's, or the
@@ -27,7 +33,8 @@
 //   - Pages of other origins read nothing unless they are in Config.Origins, and every answer has headers that keep
 //     browsers from guessing types, framing, embedding and storing it.
 //   - The access log has no query string, no body, and no header but the request id.
-//   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket).
+//   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket); no
+//     stream stays of a subscription that did not begin (TestStreamsThatDoNotBegin).
 //   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
 //     closed.
 //

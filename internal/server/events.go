@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/google/uuid"
 
 	"godstack/internal/record"
 	"godstack/internal/viewer"
@@ -47,11 +48,12 @@ type events struct {
 	unopened   *time.Timer // ends a reservation that nobody uses
 }
 
-// newEvents returns an event stream of a viewer, if any, who has them in the context; refused says why there is none.
-func (s *Server) newEvents(v viewer.Viewer, signedIn, byCookie bool) (e *events, refused error) {
-	e = &events{server: s, owned: signedIn, wake: make(chan struct{}, 1), operations: map[string]*streamed{}}
+// newEvents returns an event stream of a viewer, zero for nobody, whose client is in the context; refused says why there is none. It may
+// have ended by then: the rights are live.
+func (s *Server) newEvents(ctx context.Context, token string, v viewer.Viewer, byCookie bool) (e *events, refused error) {
+	e = &events{server: s, token: token, owned: v.ID != uuid.Nil, wake: make(chan struct{}, 1), operations: map[string]*streamed{}}
 	e.rights.server, e.rights.lapse = s, e.end
-	if signedIn && !e.rights.begin(v, byCookie) {
+	if !e.rights.begin(v, byCookie, viewer.ClientOf(ctx).Address) {
 		return nil, errTooMany
 	}
 	return e, nil
@@ -95,12 +97,14 @@ func (e *events) write(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	send := func(parts ...[]byte) bool {
-		_ = control.SetWriteDeadline(time.Now().Add(drainTimeout))
+		extend := func() { _ = control.SetWriteDeadline(time.Now().Add(drainTimeout)) }
 		for _, p := range parts {
+			extend() // who takes one has time for the next
 			if _, err := w.Write(p); err != nil {
 				return false
 			}
 		}
+		extend()
 		return control.Flush() == nil
 	}
 	for going := send(commentPart); going; { // some browsers wait for a first byte
@@ -335,7 +339,7 @@ func (s *Server) answerEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	presented := r.Header.Get("Authorization")
-	ctx, v, signedIn, err := s.signIn(r.Context(), presented)
+	ctx, v, _, err := s.signIn(r.Context(), presented)
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return
@@ -347,7 +351,7 @@ func (s *Server) answerEvents(w http.ResponseWriter, r *http.Request) {
 	if refused == nil && !s.allowed(w, r, prepared) {
 		return
 	}
-	e, err := s.newEvents(v, signedIn, presented == "")
+	e, err := s.newEvents(ctx, "", v, presented == "")
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return

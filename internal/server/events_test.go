@@ -9,7 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,7 +251,7 @@ func TestEventsAreKeptAlive(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
-		e, err := b.newEvents(viewer.Viewer{}, false, false)
+		e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		r := post("").WithContext(ctx)
@@ -259,6 +262,45 @@ func TestEventsAreKeptAlive(t *testing.T) {
 		require.Equal(t, ":\n\n:\n\n:\n\n", w.body.String())
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// patient is an answer of which each part takes a while to be written.
+type patient struct {
+	writer
+	deadline time.Time
+}
+
+func (w *patient) SetWriteDeadline(t time.Time) error {
+	w.deadline = t
+	return nil
+}
+
+func (w *patient) Write(p []byte) (int, error) {
+	<-time.After(drainTimeout * 2 / 3)
+	if !time.Now().Before(w.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return w.writer.Write(p)
+}
+
+// A client has the time for each part of what waits for it, not for all.
+func TestPartsOfEventsHaveATimeEach(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
+		require.NoError(t, err)
+		op, err := e.begin(t.Context(), "")
+		require.NoError(t, err)
+		w := &patient{writer: writer{header: http.Header{}}}
+		for range 5 {
+			require.True(t, op.Offer([]byte(`{}`)))
+		}
+		op.Complete()
+		e.write(w, post(""))
+		text := strings.ReplaceAll(w.body.String(), string(commentPart), "") // as many as there were ticks
+		require.Equal(t, strings.Repeat("event: next\ndata: {}\n\n", 5)+"event: complete\ndata: \n\n", text)
 	})
 }
 
@@ -294,9 +336,8 @@ func TestEventsOutliveTimeouts(t *testing.T) {
 func TestEventsOfASlowClient(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(_ *Deps, c *Config) { c.Sockets.WriteBuffer = 100 })
-	e, err := b.newEvents(viewer.Viewer{}, false, false)
+	e, err := b.newEvents(t.Context(), "t", viewer.Viewer{}, false)
 	require.NoError(t, err)
-	e.token = "t"
 	pushed, err := e.begin(t.Context(), "1")
 	require.NoError(t, err)
 	pulled, err := e.begin(t.Context(), "2")
@@ -344,7 +385,7 @@ func join(parts [][]byte) string {
 func TestErrorsOfWhatIsPushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	e, err := b.newEvents(viewer.Viewer{}, false, false)
+	e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
 	require.NoError(t, err)
 	op, err := e.begin(t.Context(), "")
 	require.NoError(t, err)
@@ -477,6 +518,30 @@ func TestReservationsExpire(t *testing.T) {
 	require.Equal(t, 404, b.request(t, base, "POST", "/graphql", operation("1", `{ ok }`),
 		"Authorization", "alice", "X-GraphQL-Event-Stream-Token", token).StatusCode)
 	require.Empty(t, b.reservations)
+}
+
+// A session may end while its reservation is made, which leaves nothing behind.
+func TestAReservationOfASessionThatEnds(t *testing.T) {
+	t.Parallel()
+	var told sync.WaitGroup
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Viewer = byHeader
+		d.Watch = func(_ viewer.Viewer, w viewer.Watcher) func() {
+			told.Go(w.Ended)
+			for range 1000 { // so that it is under way, and nothing but the server's own locks puts it in order
+				runtime.Gosched()
+			}
+			return func() {}
+		}
+	})
+	for range 20 {
+		r := httptest.NewRequest(http.MethodPut, "/graphql", nil)
+		r.Header.Set("Authorization", "alice")
+		require.Equal(t, 201, b.do(t, r).Status)
+	}
+	told.Wait()
+	require.Empty(t, b.reservations)
+	require.Empty(t, b.holders)
 }
 
 // Where cookies sign in, pages of other origins reserve nothing and send nothing.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -69,13 +71,49 @@ func (s *Server) perform(out outlet, op *graphql.OperationContext) {
 	}
 }
 
+// pushed is what a subscription field of package record leaves in its slot.
+type pushed interface {
+	Start()
+	Resume()
+	Close()
+}
+
+var _ pushed = (*record.Stream)(nil)
+
 // stream runs a subscription.
 func (s *Server) stream(ctx context.Context, out outlet, op *graphql.OperationContext) {
 	ctx, slot := record.WithSink(ctx, &sink{s, out})
+	s.open(ctx, out, op, func() pushed {
+		if stream := slot.Stream(); stream != nil {
+			return stream
+		}
+		return nil
+	})
+}
+
+// open begins a subscription within OperationTimeout. Where its field left a stream, that is pushed from then on, and has nothing of ctx;
+// else the events are pulled here until there are no more. A stream does not stay where anything goes wrong, be it a panic.
+func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationContext, left func() pushed) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// No deadline: a stream that is pulled goes on with this context.
+	timer := time.AfterFunc(s.cfg.OperationTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
+	going := false
+	defer func() {
+		if stream := left(); stream != nil && !going {
+			stream.Close()
+		}
+	}()
 	next, ctx := s.exec.DispatchOperation(ctx, op)
-	if stream := slot.Stream(); stream != nil {
+	if !timer.Stop() {
+		s.fail(ctx, out, fmt.Errorf("begin a subscription: %w", context.DeadlineExceeded))
+		return
+	}
+	if stream := left(); stream != nil {
 		out.Push(stream.Resume, stream.Close)
 		stream.Start()
+		going = true
 		return
 	}
 	for {

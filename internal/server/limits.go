@@ -83,6 +83,9 @@ type Sockets struct {
 	WriteBuffer int
 	// PerUser is the most sockets and event streams of a user on this node. Default 100.
 	PerUser int
+	// PerAddress is the most sockets and event streams of nobody on this node, of an address, or of its network of 64 bits (IPv6). Those
+	// of who is signed in are not among them. Default 100.
+	PerAddress int
 }
 
 func (c Sockets) withDefaults() (Sockets, error) {
@@ -100,6 +103,7 @@ func (c Sockets) withDefaults() (Sockets, error) {
 		{"Operations", &c.Operations, 100},
 		{"WriteBuffer", &c.WriteBuffer, 256 << 10},
 		{"PerUser", &c.PerUser, 100},
+		{"PerAddress", &c.PerAddress, 100},
 	} {
 		if *f.value < 0 {
 			return c, fmt.Errorf("server: Sockets.%s is %d, and must not be negative", f.name, *f.value)

@@ -146,6 +146,8 @@ func TestLimitsAreChecked(t *testing.T) {
 	require.EqualError(t, err, "server: Limits.Depth is -1, and must not be negative")
 	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerUser: -1}})
 	require.EqualError(t, err, "server: Sockets.PerUser is -1, and must not be negative")
+	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerAddress: -1}})
+	require.EqualError(t, err, "server: Sockets.PerAddress is -1, and must not be negative")
 	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{InitTimeout: -1}})
 	require.EqualError(t, err, "server: Sockets.InitTimeout must not be negative")
 	_, err = New(Deps{Schema: schema}, &Config{Origins: []string{"example.com"}})

@@ -30,16 +30,15 @@ var errNoStream = &record.Error{Code: record.NotFound, Message: "there is no suc
 // reserve answers with the token of a new event stream.
 func (s *Server) reserve(w http.ResponseWriter, r *http.Request) {
 	presented := r.Header.Get("Authorization")
-	ctx, v, signedIn, err := s.signIn(r.Context(), presented)
+	ctx, v, _, err := s.signIn(r.Context(), presented)
 	var e *events
 	if err == nil {
-		e, err = s.newEvents(v, signedIn, presented == "")
+		e, err = s.newEvents(ctx, rand.Text(), v, presented == "")
 	}
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return
 	}
-	e.token = rand.Text()
 	s.mu.Lock()
 	s.reservations[e.token] = e
 	s.mu.Unlock()

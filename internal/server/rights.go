@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
+	"godstack/internal/ratelimit"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
@@ -16,26 +18,34 @@ type rights struct {
 	server *Server
 	lapse  func() // called when they have ended, perhaps more than once; it must not block
 
-	mu       sync.Mutex // protects what follows
-	held     bool       // from begin to release
-	viewer   viewer.Viewer
-	byCookie bool // the viewer is known by a cookie, and has the next token without being asked
+	mu       sync.Mutex    // protects what follows
+	held     bool          // from begin to release
+	holder   holder        // of whom it is one, while held
+	viewer   viewer.Viewer // nobody's is zero
+	byCookie bool          // the viewer is known by a cookie, and has the next token without being asked
 	expiry   *time.Timer
 	stop     func() // ends watching
 }
 
 var _ viewer.Watcher = (*rights)(nil)
 
-// begin takes v's rights, which have to be released. It returns false where v's user has too many sockets and event streams.
-func (r *rights) begin(v viewer.Viewer, byCookie bool) bool {
-	if !r.server.admit(v.ID) {
+// begin takes v's rights, or, where v is zero, those of nobody at an address; they have to be released. It returns false where there are
+// too many sockets and event streams of v's user, or of nobody there.
+func (r *rights) begin(v viewer.Viewer, byCookie bool, from netip.Addr) bool {
+	of := holder{user: v.ID}
+	if v.ID == uuid.Nil {
+		of.address = ratelimit.Address(from)
+	}
+	if !r.server.admit(of) {
 		return false
 	}
 	r.mu.Lock()
-	r.held, r.byCookie = true, byCookie
+	r.held, r.holder, r.byCookie = true, of, byCookie
 	r.set(v)
 	r.mu.Unlock()
-	r.watch(v)
+	if v.ID != uuid.Nil {
+		r.watch(v)
+	}
 	return true
 }
 
@@ -54,14 +64,14 @@ func (r *rights) set(v viewer.Viewer) {
 	}
 }
 
-// watch has r told about v, and no more about who it was before.
+// watch has r told about v, and no more about who it was before. Of several at once, the one whose session the viewer is of then counts.
 func (r *rights) watch(v viewer.Viewer) {
 	if r.server.deps.Watch == nil {
 		return
 	}
 	stop := r.server.deps.Watch(v, r)
 	r.mu.Lock()
-	if r.held {
+	if r.held && r.viewer.Session == v.Session {
 		stop, r.stop = r.stop, stop
 	}
 	r.mu.Unlock()
@@ -123,9 +133,9 @@ func (r *rights) renew(v viewer.Viewer, byCookie bool) (until time.Time, ok bool
 // check returns what keeps the viewer from another operation. Nobody has no rights that end.
 func (r *rights) check(ctx context.Context) error {
 	r.mu.Lock()
-	v, held := r.viewer, r.held
+	v := r.viewer
 	r.mu.Unlock()
-	if !held || r.server.deps.Check == nil {
+	if v.ID == uuid.Nil || r.server.deps.Check == nil {
 		return nil
 	}
 	return r.server.deps.Check(ctx, v)
@@ -134,7 +144,7 @@ func (r *rights) check(ctx context.Context) error {
 // release ends it all.
 func (r *rights) release() {
 	r.mu.Lock()
-	held, stop := r.held, r.stop
+	held, of, stop := r.held, r.holder, r.stop
 	r.held, r.stop = false, nil
 	if r.expiry != nil {
 		r.expiry.Stop()
@@ -144,28 +154,45 @@ func (r *rights) release() {
 		stop()
 	}
 	if held {
-		r.server.dismiss(r.viewer.ID)
+		r.server.dismiss(of)
 	}
 }
 
-// admit counts a socket or an event stream of a user, unless there are as many as there may be.
-func (s *Server) admit(user uuid.UUID) bool {
+// holder is whose sockets and event streams are counted together: a user's, or those of nobody at an address, or in a network of 64 bits.
+type holder struct {
+	user    uuid.UUID
+	address string // "" for a user, and where it is not known: those are not counted, as their requests are not
+}
+
+// most is how many sockets and event streams there may be of h; 0 is any number.
+func (s *Server) most(h holder) int {
+	switch {
+	case h.user != uuid.Nil:
+		return s.cfg.Sockets.PerUser
+	case h.address != "":
+		return s.cfg.Sockets.PerAddress
+	}
+	return 0
+}
+
+// admit counts a socket or an event stream, unless there are as many as there may be.
+func (s *Server) admit(h holder) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users[user] >= s.cfg.Sockets.PerUser {
+	if most := s.most(h); most > 0 && s.holders[h] >= most {
 		return false
 	}
-	s.users[user]++
+	s.holders[h]++
 	return true
 }
 
-func (s *Server) dismiss(user uuid.UUID) {
+func (s *Server) dismiss(h holder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users[user]--; s.users[user] == 0 {
-		delete(s.users, user)
+	if s.holders[h]--; s.holders[h] == 0 {
+		delete(s.holders, h)
 	}
 }
 
-// errTooMany refuses an event stream of a user who has too many; a socket has a close code for it.
+// errTooMany refuses an event stream of whom there are too many; a socket has a close code for it.
 var errTooMany = &record.Error{Code: record.RateLimited, Message: "too many sockets and event streams", RetryAfter: 10 * time.Second}

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
 
+	"godstack/internal/ratelimit"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
@@ -47,27 +49,34 @@ func (s *Server) limited(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := viewer.ClientOf(r.Context())
-		if !c.Address.IsValid() {
-			next.ServeHTTP(w, r)
-			return
-		}
-		result, err := s.deps.Limit(r.Context(), c.Address)
-		if err != nil {
-			if r.Context().Err() == nil {
-				s.log.WarnContext(r.Context(), "limit of requests", "requestId", c.RequestID, "error", err)
+		if result, ok := s.count(r.Context()); ok {
+			result.WriteHeaders(w.Header().Add)
+			if !result.OK {
+				w.Header()["Cache-Control"] = noStore
+				s.refuse(w, r, http.StatusTooManyRequests, tooManyRequests(result))
+				return
 			}
-			next.ServeHTTP(w, r)
-			return
-		}
-		result.WriteHeaders(w.Header().Add)
-		if !result.OK {
-			w.Header()["Cache-Control"] = noStore
-			s.refuse(w, r, http.StatusTooManyRequests, &record.Error{
-				Code: record.RateLimited, Message: "too many requests", RetryAfter: result.RetryAfter,
-			})
-			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// count counts a request, or an operation over a socket, of the client in ctx. It returns false where nobody knows the result.
+func (s *Server) count(ctx context.Context) (result ratelimit.Result, ok bool) {
+	c := viewer.ClientOf(ctx)
+	if s.deps.Limit == nil || !c.Address.IsValid() {
+		return result, false
+	}
+	result, err := s.deps.Limit(ctx, c.Address)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.WarnContext(ctx, "limit of requests", "requestId", c.RequestID, "error", err)
+		}
+		return result, false
+	}
+	return result, true
+}
+
+func tooManyRequests(r ratelimit.Result) *record.Error {
+	return &record.Error{Code: record.RateLimited, Message: "too many requests", RetryAfter: r.RetryAfter}
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
 	"github.com/99designs/gqlgen/graphql/handler/lru"
-	"github.com/google/uuid"
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/graphqlws"
@@ -34,7 +33,7 @@ type ViewerFunc func(ctx context.Context, authorization string) (v viewer.Viewer
 // since the viewer was asked for. The caller calls stop when the socket is closed.
 type WatchFunc func(v viewer.Viewer, w viewer.Watcher) (stop func())
 
-// LimitFunc counts a request of an address. Where it returns an error, the request passes.
+// LimitFunc counts a request, or an operation over a socket, of an address. Where it returns an error, the request passes.
 type LimitFunc func(ctx context.Context, address netip.Addr) (ratelimit.Result, error)
 
 // Deps are the parts that a server stands on.
@@ -54,7 +53,7 @@ type Deps struct {
 	// Check is asked before each operation over a socket of somebody who is signed in. Where it answers UNAUTHENTICATED the
 	// viewer's rights have ended, and the socket is closed; another error refuses the operation. Nil: they have not.
 	Check func(ctx context.Context, v viewer.Viewer) error
-	// Limit counts requests to GraphQL and to Routes, and upgrades to sockets. Nil: there is no limit.
+	// Limit counts requests to GraphQL and to Routes, upgrades to sockets, and operations over these. Nil: there is no limit.
 	Limit LimitFunc
 	// Routes are handlers besides GraphQL, by the pattern to mount them at. They run with the client and, where
 	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
@@ -93,7 +92,7 @@ type Config struct {
 	Limits Limits
 	// Sockets bounds WebSockets and event streams.
 	Sockets Sockets
-	// OperationTimeout bounds a query or a mutation. Default 30 s.
+	// OperationTimeout bounds a query, a mutation, or the beginning of a subscription. Default 30 s.
 	OperationTimeout time.Duration
 	// ShutdownTimeout bounds how long running requests and sockets may take to end. Default 10 s.
 	ShutdownTimeout time.Duration
@@ -146,7 +145,7 @@ type Server struct {
 	drain     context.CancelFunc
 
 	mu           sync.Mutex         // protects what follows
-	users        map[uuid.UUID]int  // how many sockets and event streams each has
+	holders      map[holder]int     // how many sockets and event streams each has
 	reservations map[string]*events // by token
 }
 
@@ -170,7 +169,7 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	}
 	s := &Server{
 		deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure),
-		writeTimeout: full.OperationTimeout + 30*time.Second, users: map[uuid.UUID]int{}, reservations: map[string]*events{},
+		writeTimeout: full.OperationTimeout + 30*time.Second, holders: map[holder]int{}, reservations: map[string]*events{},
 	}
 	if err := s.setOrigins(); err != nil {
 		return nil, err

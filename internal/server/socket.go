@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,8 +53,10 @@ func (s *Server) newSockets() (*graphqlws.Server, error) {
 	c := s.cfg.Sockets
 	return graphqlws.New(sockets{s}, &graphqlws.Config{
 		InitTimeout: c.InitTimeout, MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
-		TooMany: marshal(gqlerror.List{{Message: errTooManyOperations.Message, Extensions: errTooManyOperations.Extensions()}}),
-		Logger:  s.log,
+		TooMany: func(c *graphqlws.Conn) json.RawMessage {
+			return marshal(gqlerror.List{s.present(c.Context(), errTooManyOperations)})
+		},
+		Logger: s.log,
 	})
 }
 
@@ -86,12 +90,12 @@ func (s sockets) Init(c *graphqlws.Conn, payload json.RawMessage) (ack json.RawM
 	if err != nil {
 		return nil, s.closing(ctx, err)
 	}
+	c.SetContext(ctx)
+	if !k.rights.begin(v, presented == "", k.client.Address) {
+		return nil, &graphqlws.CloseError{Code: closeTryAgainLater, Reason: "Too many sockets"}
+	}
 	if !signedIn {
 		return nil, nil
-	}
-	c.SetContext(ctx)
-	if !k.rights.begin(v, presented == "") {
-		return nil, &graphqlws.CloseError{Code: closeTryAgainLater, Reason: "Too many sockets"}
 	}
 	return expiry(v.Until), nil
 }
@@ -120,6 +124,10 @@ func (s sockets) Subscribe(op *graphqlws.Operation) {
 	ctx := op.Context()
 	defer s.rescue(ctx, op)
 	k := op.Conn().Value().(*socket)
+	if result, ok := s.count(ctx); ok && !result.OK {
+		s.fail(ctx, op, tooManyRequests(result))
+		return
+	}
 	// As before each request: a node may not have heard yet that the session has ended.
 	if err := k.rights.check(ctx); err != nil {
 		if translate(ctx, err).Code == record.Unauthenticated {
@@ -174,14 +182,18 @@ func (s sockets) closing(ctx context.Context, err error) *graphqlws.CloseError {
 	return &graphqlws.CloseError{Code: closeInternalError, Reason: message}
 }
 
-// authorization is that of the payload of connection_init or ping, in upper or lower case; "" where it has none.
+// authorization is that of the payload of connection_init or ping, in upper or lower case; "" where it has none. Of several spellings
+// the first counts that is not empty: "authorization", then in the order of bytes.
 func authorization(payload json.RawMessage) string {
 	var keys map[string]any
 	if json.Unmarshal(payload, &keys) != nil {
 		return ""
 	}
-	for key, value := range keys {
-		if text, ok := value.(string); ok && text != "" && strings.EqualFold(key, "authorization") {
+	if text, _ := keys["authorization"].(string); text != "" {
+		return text
+	}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if text, _ := keys[key].(string); text != "" && strings.EqualFold(key, "authorization") {
 			return text
 		}
 	}

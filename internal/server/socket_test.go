@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"godstack/internal/ratelimit"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
 )
@@ -718,9 +721,6 @@ func TestSocketsOfAUserAreFew(t *testing.T) {
 	a := b.query(t, `{ ok }`, nil, "Authorization", "alice", "Accept", "text/event-stream")
 	require.Equal(t, 429, a.Status, "event streams count as well")
 	require.Equal(t, "RATE_LIMITED", a.Errors[0].code())
-	for range 5 {
-		connected(t, url, "") // is nobody's
-	}
 	require.NoError(t, first.conn.Close(websocket.StatusNormalClosure, ""))
 	require.Eventually(t, func() bool { return b.held(alice) == 1 }, 10*time.Second, time.Millisecond)
 	connected(t, url, "alice")
@@ -730,7 +730,120 @@ func TestSocketsOfAUserAreFew(t *testing.T) {
 func (b *bundle) held(user uuid.UUID) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.users[user]
+	return b.holders[holder{user: user}]
+}
+
+// Those of nobody are few as well, of an address.
+func TestSocketsOfNobodyAreFew(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *Deps, c *Config) {
+		d.Viewer, c.Sockets.PerAddress = byHeader, 2
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	url := listen(t, b).URL
+	open := func(address string) *socketClient {
+		s, _, err := dial(t, url, http.Header{"X-Forwarded-For": {address}})
+		require.NoError(t, err)
+		s.send(message{Type: "connection_init"})
+		return s
+	}
+	first := open("2001:db8::1")
+	require.Equal(t, "connection_ack", first.receive().Type)
+	b.reserve(t, url, "X-Forwarded-For", "2001:db8::2") // of the same 64 bits
+	code, reason := open("2001:db8::3").closed()
+	require.EqualValues(t, 1013, code)
+	require.Equal(t, "Too many sockets", reason)
+	for _, method := range []string{"POST", "PUT"} {
+		resp := b.request(t, url, method, "/graphql", document(`{ ok }`), "Accept", "text/event-stream", "X-Forwarded-For", "2001:db8::3")
+		require.Equal(t, 429, resp.StatusCode)
+	}
+	require.Equal(t, "connection_ack", open("2001:db8:1::").receive().Type, "others are not concerned")
+	s, _, err := dial(t, url, http.Header{"X-Forwarded-For": {"2001:db8::3"}, "Authorization": {"alice"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type, "nor is who is signed in")
+
+	require.NoError(t, first.conn.Close(websocket.StatusNormalClosure, ""))
+	nobody := holder{address: "2001:db8::"}
+	require.Eventually(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.holders[nobody] == 1
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, "connection_ack", open("2001:db8::3").receive().Type)
+}
+
+// Operations over a socket count as requests do.
+func TestOperationsOverASocketAreCounted(t *testing.T) {
+	t.Parallel()
+	var left atomic.Int32
+	left.Store(3)
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Limit = func(_ context.Context, a netip.Addr) (ratelimit.Result, error) {
+			if !a.IsLoopback() {
+				t.Error("counted", a)
+			}
+			switch n := left.Add(-1); {
+			case n >= 0:
+				return ratelimit.Result{OK: true}, nil
+			case n == -2:
+				return ratelimit.Result{}, errors.New("the store is away")
+			}
+			return ratelimit.Result{RetryAfter: 2500 * time.Millisecond}, nil
+		}
+	})
+	s, _ := connected(t, listen(t, b).URL, "")
+	for _, want := range []string{"next", "next", "error", "next"} {
+		s.send(subscribe("1", `{ ok }`))
+		m := s.receive()
+		require.Equal(t, want, m.Type)
+		if m.Type == "next" {
+			require.Equal(t, "complete", s.receive().Type)
+			continue
+		}
+		var errs []apiError
+		require.NoError(t, json.Unmarshal(m.Payload, &errs))
+		require.Equal(t, "RATE_LIMITED", errs[0].code())
+		require.InDelta(t, 2.5, errs[0].Extensions["retryAfter"], 0)
+		require.NotEmpty(t, errs[0].Extensions["requestId"])
+	}
+}
+
+// The error of one operation too many is as others are.
+func TestOneOperationTooMany(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Sockets.Operations = 1 })
+	b.ticking()
+	s, _, err := dial(t, listen(t, b).URL, http.Header{"X-Request-Id": {"r-9"}})
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	s.send(subscribe("1", `subscription { ticks }`))
+	s.send(subscribe("2", `{ ok }`))
+	m := s.receive()
+	require.Equal(t, "2", m.ID)
+	require.Equal(t, "error", m.Type)
+	var errs []apiError
+	require.NoError(t, json.Unmarshal(m.Payload, &errs))
+	require.Equal(t, "RATE_LIMITED", errs[0].code())
+	require.Equal(t, "r-9", errs[0].Extensions["requestId"])
+}
+
+func TestAuthorizationOfAPayload(t *testing.T) {
+	t.Parallel()
+	for range 20 { // maps have no order
+		for payload, want := range map[string]string{
+			``:                       "",
+			`[]`:                     "",
+			`{"authorization": 5}`:   "",
+			`{"AUTHORIZATION": "a"}`: "a",
+			`{"authorization": "a", "Authorization": "b", "AUTHORIZATION": "c"}`: "a",
+			`{"authorization": "", "Authorization": "b", "AUTHORIZATION": "c"}`:  "c",
+			`{"Authorization": "b", "authorizatioN": "c", "AUTHORIZATION": 1}`:   "b",
+		} {
+			require.Equal(t, want, authorization([]byte(payload)), payload)
+		}
+	}
 }
 
 // What refuses a subscription before it begins is an error; what goes wrong in an event is part of it.
@@ -780,27 +893,24 @@ func TestAPanicOverASocket(t *testing.T) {
 	require.Equal(t, "next", s.receive().Type)
 }
 
-// The time of an operation is for queries and mutations; subscriptions have any.
+// The time of an operation is for queries, mutations, and what subscriptions begin with.
 func TestOperationsOverASocketAreBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(_ *Deps, c *Config) { c.OperationTimeout = time.Millisecond })
-	b.resolvers["ok"] = func(ctx context.Context) (any, error) {
+	wait := func(ctx context.Context) error {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	bounded := make(chan bool, 1)
-	b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
-		_, has := ctx.Deadline()
-		bounded <- has
-		return nil, errStreamEnds
-	}
+	b.resolvers["ok"] = func(ctx context.Context) (any, error) { return nil, wait(ctx) }
+	b.begin = wait
 	s, _ := connected(t, listen(t, b).URL, "")
 	s.send(subscribe("1", `{ ok }`))
 	require.Contains(t, string(s.receive().Payload), `"code":"UNAVAILABLE"`)
 	require.Equal(t, "complete", s.receive().Type)
 	s.send(subscribe("2", `subscription { ticks }`))
-	require.Equal(t, "complete", s.receive().Type)
-	require.False(t, <-bounded)
+	m := s.receive()
+	require.Equal(t, "error", m.Type)
+	require.Contains(t, string(m.Payload), `"code":"UNAVAILABLE"`)
 }
 
 func TestVariablesOverASocket(t *testing.T) {
