@@ -93,14 +93,18 @@ func (k recordKey) compare(o recordKey) int {
 	return cmp.Or(cmp.Compare(k.entity, o.entity), bytes.Compare(k.id[:], o.id[:]))
 }
 
-// version finds what the client has of a named record; nil where the stream names it not. It wants mu, as all does that says not
-// otherwise.
+// index finds a record among those that the stream names.
+func (s *Stream) index(k recordKey) (i int, named bool) {
+	return slices.BinarySearchFunc(s.keys, k, recordKey.compare)
+}
+
+// version finds what the client has of a named record; nil where the stream does not name it. It wants mu, as does whatever does not
+// say otherwise.
 func (s *Stream) version(k recordKey) *int64 {
-	i, ok := slices.BinarySearchFunc(s.keys, k, recordKey.compare)
-	if !ok {
-		return nil
+	if i, named := s.index(k); named {
+		return &s.versions[i]
 	}
-	return &s.versions[i]
+	return nil
 }
 
 // Start sends the stream's first events, on the caller's goroutine. None comes before it.

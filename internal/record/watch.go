@@ -383,7 +383,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 	}
 	behind := g.hub.behind(s)
 	for _, k := range behind {
-		if !s.named(k) {
+		if _, named := s.index(k); !named {
 			scope.Records[k.entity] = append(scope.Records[k.entity], k.id)
 		}
 	}
@@ -409,7 +409,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 		case c.Op == changelog.OpDelete:
 			r.gone[k] = c
 		}
-		named := s.named(k)
+		_, named := s.index(k)
 		if store.mayDecide(c) && (slices.Contains(behind, k) || s.list != nil && s.list.store.concerns(s.list.store.rules[reading], s, c)) {
 			return nil, nil // it may read other records than it did
 		}
@@ -469,12 +469,6 @@ func (s *Stream) entities() (n int) {
 		}
 	}
 	return n
-}
-
-// named reports whether the stream names a record.
-func (s *Stream) named(k recordKey) bool {
-	_, ok := slices.BinarySearchFunc(s.keys, k, recordKey.compare)
-	return ok
 }
 
 // behind returns the records that a stream's rights depend on.
