@@ -223,13 +223,15 @@ func TestEventsEndWhenTheClientGoes(t *testing.T) {
 	t.Parallel()
 	w := newSessions()
 	b := setup(t, func(d *Deps, _ *Config) { d.Viewer, d.Watch = byHeader, w.watch })
-	ended := make(chan struct{})
+	began, ended := make(chan struct{}), make(chan struct{})
 	b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+		close(began)
 		<-ctx.Done()
 		close(ended)
 		return nil, errStreamEnds
 	}
 	c := b.events(t, listen(t, b).URL, "POST", "/graphql", document(`subscription { ticks }`), "Authorization", "alice")
+	<-began // what has gone before that is not asked at all
 	require.NoError(t, c.resp.Body.Close())
 	<-ended
 	<-w.stopped
