@@ -19,7 +19,7 @@ func TestRealtimeClients(t *testing.T) {
 		t.Run(string(storage), func(t *testing.T) {
 			t.Parallel()
 			cfg := Config{DatabaseURL: dbtest.URL(t), PublicURL: "http://localhost", Development: true, Seed: true, RateLimit: -1}
-			cfg.Auth = auth.Config{Storage: storage, AccessTTL: 4 * time.Second}
+			cfg.Auth = auth.Config{Storage: storage, AccessTTL: 8 * time.Second}
 			cfg.Auth.Limits.Login = ratelimit.Limit{Quota: 10_000}
 			cfg.Auth.Limits.Refresh = ratelimit.Limit{Quota: 10_000}
 			stays, leaves := start(t, cfg), start(t, cfg)

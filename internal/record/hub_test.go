@@ -153,4 +153,18 @@ func TestConflate(t *testing.T) {
 	require.EqualValues(t, 2, got[0].news.change.Version)
 	require.False(t, got[0].is)
 	require.False(t, got[1].nowhere)
+
+	// A right that is won goes with the record as it was then, not as it was before.
+	secret, now := change(a, 2, "body"), change(a, 3, "")
+	secret.node, now.node, now.change.Op = &ofModel{1}, &ofModel{2}, 0
+	got = conflate([]pending{{news: secret, is: false}, {news: now, is: true}})
+	require.Len(t, got, 1)
+	require.True(t, got[0].is)
+	require.Same(t, now.node, got[0].news.node)
 }
+
+// ofModel is a record that no database has.
+type ofModel struct{ n int }
+
+func (*ofModel) ScanTargets([]string) ([]any, error) { return nil, nil }
+func (*ofModel) AssignRow([]string, []any) error     { return nil }

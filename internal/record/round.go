@@ -96,6 +96,13 @@ func (n *news) newEvent(kind string, seen *changelog.Seen, numbered bool) *event
 	return e
 }
 
+// with is the same change with the record as it is later.
+func (n *news) with(node Node) *news {
+	return &news{
+		engine: n.engine, change: n.change, key: n.key, store: n.store, epoch: n.epoch, before: n.before, after: n.after, place: n.place, node: node,
+	}
+}
+
 // round is a delivery: some changes, and what is found out about their records for all streams at once.
 type round struct {
 	*Engine

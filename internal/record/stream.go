@@ -277,7 +277,8 @@ func conflate(queue []pending) []pending {
 			at[p.news.key] = i
 		case p.news.change.Op == 0: // what the viewer may read, which a deletion settles
 			if queue[first].news.change.Op != changelog.OpDelete {
-				queue[first].is = p.is
+				// With the record as it was when that was found out: as it was before it may not be the viewer's.
+				queue[first].news, queue[first].is = queue[first].news.with(p.news.node), p.is
 			}
 			queue[i].news = nil
 		default:
