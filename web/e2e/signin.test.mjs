@@ -36,7 +36,7 @@ test('headers take the place of who is signed in, over HTTP and over a socket', 
   await chooseTab(page, 'Subscribe');
   await setText(page, 'request-headers.json', '{ "Authorization": "Bearer worthless" }');
   await run(page);
-  await response(page, (answer) => answer.connection?.startsWith('closed: 4403 Forbidden'));
+  await response(page, (answer) => answer.connection === 'closed: 4403 Forbidden: the access token is not valid: refresh, or sign in again.');
   forgive(page); // the browser notes a status of 401 on its console
 });
 
