@@ -163,6 +163,45 @@ func TestConflate(t *testing.T) {
 	require.Same(t, now.node, got[0].news.node)
 }
 
+// Changes that are joined while a stream reads what it begins with, which has some of them already, are told from what it has.
+func TestConflateBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	a, b, c := uuid.UUID{1}, uuid.UUID{2}, uuid.UUID{3}
+	g, _, change := held(t)
+	sink := &narrowSink{room: 1000}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings()}
+	g.hub.subscribe(s)
+	push := func(xid uint64, id uuid.UUID, version int64, was, is bool) {
+		n := change(id, version, "title")
+		n.change.Xid = xid
+		s.push(pending{news: n, was: was, is: is})
+	}
+	push(5, a, 1, false, true) // enters the list
+	push(5, b, 1, true, false) // leaves it
+	push(5, c, 1, false, true)
+	push(6, c, 2, true, false)
+	for v := range int64(maxPending) {
+		push(5, uuid.UUID{9}, v+1, true, true)
+	}
+	push(15, a, 2, true, false)
+	push(15, b, 2, false, true)
+	push(15, c, 3, false, true)
+	for v := range int64(maxPending) {
+		push(15, uuid.UUID{8}, v+1, true, true)
+	}
+	require.Equal(t, preparing, s.state)
+	require.False(t, s.resync)
+	snapshot, err := changelog.ParseSnapshot("10:10:")
+	require.NoError(t, err)
+	s.mu.Lock()
+	s.seen = &changelog.Seen{Base: snapshot} // with a, without b and c
+	s.mu.Unlock()
+	s.Start()
+	require.Equal(t, []string{"DELETED 0 []", "CREATED 2 [title]", "CREATED 3 [title]"}, sink.got[:3])
+	require.NotContains(t, sink.got[3:], "CREATED 1 [title]")
+	s.Close()
+}
+
 // ofModel is a record that no database has.
 type ofModel struct{ n int }
 

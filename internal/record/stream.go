@@ -85,7 +85,14 @@ type pending struct {
 
 	also    []string // the fields of earlier changes that were joined with it
 	ended   bool     // the record ended among those
+	flips   []flip   // where what it was is another for who has seen some of those
 	nowhere bool     // some that came before it are told later, joined: it is no place to go on from
+}
+
+// flip is what was says for those who have seen a change.
+type flip struct {
+	seen changelog.Change
+	was  bool
 }
 
 // compare orders keys.
@@ -166,8 +173,28 @@ func (s *Stream) flushLocked() {
 	s.dirty = false
 }
 
+// sift leaves of the queue what the stream has not seen, once it is known what it has.
+func (s *Stream) sift() {
+	s.queue = slices.DeleteFunc(s.queue, func(p pending) bool { return s.knows(p.news) })
+	for i := range s.queue {
+		p := &s.queue[i]
+		for _, f := range p.flips {
+			if s.seen != nil && s.seen.Has(f.seen) {
+				p.was = f.was
+			}
+		}
+		p.flips = nil
+	}
+}
+
+// knows reports whether what the stream begins with has a change in it.
+func (s *Stream) knows(n *news) bool { return s.seen != nil && n.change.Op != 0 && s.seen.Has(n.change) }
+
 // pump sends what waits, as far as the sink takes it.
 func (s *Stream) pump() {
+	if s.state == preparing {
+		s.sift()
+	}
 	s.state = live
 	for len(s.ahead) > 0 {
 		i := s.ahead[0]
@@ -254,9 +281,14 @@ func (s *Stream) turn() {
 
 // hold keeps a change until its turn comes.
 func (s *Stream) hold(p pending) {
+	if s.state != preparing && s.knows(p.news) {
+		return
+	}
 	if len(s.queue) >= maxPending {
 		all := len(s.queue)
-		s.queue = conflate(s.queue)
+		if s.queue = conflate(s.queue); s.state != preparing {
+			s.sift()
+		}
 		s.engine.hub.stats.joined.Add(uint64(all - len(s.queue)))
 	}
 	if len(s.queue) >= maxPending {
@@ -295,7 +327,14 @@ func conflate(queue []pending) []pending {
 
 // join returns what is left to tell of two changes of a record.
 func (p pending) join(later pending) pending {
-	later.was = p.was
+	was := p.was
+	if len(p.flips) > 0 {
+		was = p.flips[len(p.flips)-1].was
+	}
+	if later.was != was {
+		p.flips = append(slices.Clip(p.flips), flip{p.news.change, later.was})
+	}
+	later.was, later.flips = p.was, slices.Concat(p.flips, later.flips)
 	later.ended = p.ended || p.news.change.Op == changelog.OpDelete
 	later.also = slices.Concat(p.also, p.news.change.Fields, later.also)
 	slices.Sort(later.also)
@@ -309,7 +348,7 @@ func (s *Stream) tell(p pending, replayed bool) (taken bool) {
 	switch {
 	case replayed:
 		seen = nil
-	case seen != nil && n.change.Op != 0 && seen.Has(n.change):
+	case s.knows(n):
 		return true
 	case seen != nil && n.before.Covers(seen.Base): // from here on it is as all others
 		s.seen, seen = nil, nil
