@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -45,7 +46,7 @@ type CustomRule struct {
 	// Where writes the rule as an SQL condition on a row. A null counts as false.
 	Where func(p *Predicate, v viewer.Viewer, signedIn bool)
 	// Holds decides it in memory, for a record that Where would be asked about. Optional: without it the database is asked, with
-	// a statement for each viewer that a change is delivered to.
+	// a statement for each viewer that changes are delivered to.
 	Holds func(ctx context.Context, n Node, v viewer.Viewer, signedIn bool) (bool, error)
 }
 
@@ -479,106 +480,247 @@ type earlier struct {
 	gone  func(context.Context, recordKey) (Node, *earlier, error) // finds a record that is not there any more; nil where there was none
 }
 
-// decide says for which askers r holds, of a record in memory. What the record does not tell is read once for all of them. p is nil for
-// a record as it is.
-func (s *Store) decide(ctx context.Context, r *rule, n Node, who []asker, p *earlier) ([]bool, error) {
-	out := make([]bool, len(who))
-	var open []int
-	for i, a := range who {
-		holds, known := a.known(r)
-		if out[i] = holds; !known {
-			out[i] = false
-			open = append(open, i)
+// question is of a record in memory: for which askers does a rule hold?
+type question struct {
+	node Node
+	who  []asker
+	past *earlier // nil for a record as it is
+}
+
+// rest is what is left of the question where only some of its askers are of interest.
+func (q question) rest(open []int) question { return question{q.node, pick(q.who, open), q.past} }
+
+// decide answers questions about r: for each, for which of its askers it holds. What the records do not tell is read once for all of them.
+func (s *Store) decide(ctx context.Context, r *rule, list []question) ([][]bool, error) {
+	out := make([][]bool, len(list))
+	open := make([][]int, len(list)) // the askers of each that nothing is known of yet
+	asked := false
+	for i, q := range list {
+		out[i] = make([]bool, len(q.who))
+		for k, a := range q.who {
+			if holds, known := a.known(r); known {
+				out[i][k] = holds
+			} else {
+				open[i] = append(open[i], k)
+			}
 		}
+		asked = asked || len(open[i]) > 0
 	}
-	if len(open) == 0 {
+	if !asked {
 		return out, nil
 	}
-	// settle decides the open ones with f.
-	settle := func(f func(a asker) bool) {
-		for _, i := range open {
-			out[i] = f(who[i])
-		}
-	}
-	row := reflect.ValueOf(n)
 	switch r.kind {
 	case entity.KindSelf, entity.KindIs:
-		settle(func(a asker) bool { return a.local(r, s.Entity, row) })
+		for i, q := range list {
+			row := reflect.ValueOf(q.node)
+			for _, k := range open[i] {
+				out[i][k] = q.who[k].local(r, s.Entity, row)
+			}
+		}
+		return out, nil
 	case entity.KindHas:
-		ids := make([]uuid.UUID, len(open))
-		for k, i := range open {
-			ids[k] = who[i].ID
-		}
-		there, err := s.members(ctx, r.edge, n, ids)
-		if err != nil {
-			return nil, err
-		}
-		if p != nil {
-			for _, l := range p.links {
-				for _, id := range l[r.edge.Name].Added {
-					there[id] = false
-				}
-				for _, id := range l[r.edge.Name].Removed {
-					there[id] = true
-				}
-			}
-		}
-		settle(func(a asker) bool { return there[a.ID] })
+		return out, s.decideHas(ctx, r, list, open, out)
 	case entity.KindThrough:
-		id, ok := r.edge.field.value(row).(uuid.UUID)
-		if !ok {
-			return out, nil
-		}
-		to := s.engine.stores[r.edge.to.Prefix]
-		found, err := to.load(ctx, []uuid.UUID{id})
-		if err != nil {
-			return nil, err
-		}
-		parent, its := found[id], (*earlier)(nil)
-		if parent == nil && p != nil {
-			if parent, its, err = p.gone(ctx, recordKey{to.Prefix, id}); err != nil {
-				return nil, err
-			}
-		}
-		if parent == nil {
-			return out, nil
-		}
-		part, err := to.decide(ctx, to.need(r.op), parent, pick(who, open), its)
-		if err != nil {
-			return nil, err
-		}
-		for k, i := range open {
-			out[i] = part[k]
-		}
+		return out, s.decideThrough(ctx, r, list, open, out)
 	case entity.KindCustom:
-		for _, i := range open {
-			var err error
-			if out[i], err = s.decideCustom(ctx, r, n, who[i]); err != nil {
-				return nil, err
+		return out, s.decideCustom(ctx, r, list, open, out)
+	}
+	all := r.kind == entity.KindAll
+	for i := range list {
+		for _, k := range open[i] {
+			out[i][k] = all
+		}
+	}
+	for _, part := range r.rules {
+		var (
+			rest []question
+			at   []int
+		)
+		for i, q := range list {
+			if len(open[i]) > 0 {
+				rest, at = append(rest, q.rest(open[i])), append(at, i)
 			}
 		}
-	case entity.KindAny, entity.KindAll:
-		all := r.kind == entity.KindAll
-		settle(func(asker) bool { return all })
-		for _, part := range r.rules {
-			got, err := s.decide(ctx, part, n, pick(who, open), p)
-			if err != nil {
-				return nil, err
-			}
-			var rest []int
-			for k, i := range open {
-				if got[k] != all {
-					out[i] = !all
+		if len(rest) == 0 {
+			break
+		}
+		got, err := s.decide(ctx, part, rest)
+		if err != nil {
+			return nil, err
+		}
+		for n, i := range at {
+			var undecided []int
+			for k, holds := range got[n] {
+				if holds != all {
+					out[i][open[i][k]] = !all
 				} else {
-					rest = append(rest, i)
+					undecided = append(undecided, open[i][k])
 				}
 			}
-			if open = rest; len(open) == 0 {
-				break
-			}
+			open[i] = undecided
 		}
 	}
 	return out, nil
+}
+
+// decideHas is decide for the open askers, where r asks whether an edge leads to them.
+func (s *Store) decideHas(ctx context.Context, r *rule, list []question, open [][]int, out [][]bool) error {
+	pairs := map[[2]uuid.UUID]bool{}
+	for i, q := range list {
+		id, _ := s.key(q.node)
+		for _, k := range open[i] {
+			pairs[[2]uuid.UUID{id, q.who[k].ID}] = false
+		}
+	}
+	if err := s.members(ctx, r.edge, pairs); err != nil {
+		return err
+	}
+	for i, q := range list {
+		id, _ := s.key(q.node)
+		was := map[uuid.UUID]bool{} // where it is not as it is
+		if q.past != nil {
+			for _, l := range q.past.links {
+				for _, u := range l[r.edge.Name].Added {
+					was[u] = false
+				}
+				for _, u := range l[r.edge.Name].Removed {
+					was[u] = true
+				}
+			}
+		}
+		for _, k := range open[i] {
+			u := q.who[k].ID
+			there, other := was[u]
+			out[i][k] = there || !other && pairs[[2]uuid.UUID{id, u}]
+		}
+	}
+	return nil
+}
+
+// decideThrough is decide for the open askers, where r asks about the record that an edge leads to.
+func (s *Store) decideThrough(ctx context.Context, r *rule, list []question, open [][]int, out [][]bool) error {
+	to := s.engine.stores[r.edge.to.Prefix]
+	var ids []uuid.UUID
+	of := map[uuid.UUID][]int{}  // questions, by the record that theirs leads to
+	gone := map[uuid.UUID]bool{} // some of them are about the past
+	for i, q := range list {
+		if len(open[i]) == 0 {
+			continue
+		}
+		if id, ok := r.edge.field.value(reflect.ValueOf(q.node)).(uuid.UUID); ok {
+			if of[id] == nil {
+				ids = append(ids, id)
+			}
+			of[id] = append(of[id], i)
+			gone[id] = gone[id] || q.past != nil
+		}
+	}
+	found, err := to.load(ctx, ids)
+	if err != nil {
+		return err
+	}
+	var (
+		parents []question
+		places  []map[asker]int // of the askers of each; nil where it has those of one question, in their order
+		keys    []uuid.UUID
+	)
+	for _, id := range ids {
+		p := question{node: found[id]}
+		if p.node == nil && gone[id] {
+			i := slices.IndexFunc(of[id], func(i int) bool { return list[i].past != nil })
+			if p.node, p.past, err = list[of[id][i]].past.gone(ctx, recordKey{to.Prefix, id}); err != nil {
+				return err
+			}
+		}
+		if p.node == nil {
+			continue
+		}
+		var place map[asker]int
+		if one := of[id][0]; len(of[id]) == 1 {
+			p.who = pick(list[one].who, open[one])
+		} else {
+			place = map[asker]int{}
+			for _, i := range of[id] {
+				for _, k := range open[i] {
+					a := list[i].who[k]
+					if _, twice := place[a]; !twice {
+						place[a] = len(p.who)
+						p.who = append(p.who, a)
+					}
+				}
+			}
+		}
+		parents, places, keys = append(parents, p), append(places, place), append(keys, id)
+	}
+	got, err := to.decide(ctx, to.need(r.op), parents)
+	if err != nil {
+		return err
+	}
+	for n, id := range keys {
+		for _, i := range of[id] {
+			if parents[n].past != nil && list[i].past == nil {
+				continue // what is, leads to nothing that was
+			}
+			for j, k := range open[i] {
+				if places[n] != nil {
+					j = places[n][list[i].who[k]]
+				}
+				out[i][k] = got[n][j]
+			}
+		}
+	}
+	return nil
+}
+
+// decideCustom is decide for the open askers of a rule written in Go.
+func (s *Store) decideCustom(ctx context.Context, r *rule, list []question, open [][]int, out [][]bool) error {
+	if r.custom.Holds != nil {
+		for i, q := range list {
+			for _, k := range open[i] {
+				var err error
+				if out[i][k], err = r.custom.Holds(ctx, q.node, q.who[k].Viewer, q.who[k].signedIn); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	type place struct {
+		id   uuid.UUID
+		i, k int
+	}
+	asked := map[asker][]place{}
+	for i, q := range list {
+		id, _ := s.key(q.node)
+		for _, k := range open[i] {
+			asked[q.who[k]] = append(asked[q.who[k]], place{id, i, k})
+		}
+	}
+	for a, places := range asked {
+		ids := make([]uuid.UUID, len(places))
+		for n, p := range places {
+			ids[n] = p.id
+		}
+		q := &query{}
+		q.write("SELECT t.id FROM ", quote(s.Table), " t WHERE t.id = ANY(")
+		q.arg(ids)
+		q.write(") AND ")
+		compiler{w: q, who: a}.rule(r, s.Entity, "t")
+		holds := map[uuid.UUID]bool{}
+		err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
+			var id uuid.UUID
+			err := rows.Scan(&id)
+			holds[id] = true
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			out[p.i][p.k] = holds[p.id]
+		}
+	}
+	return nil
 }
 
 // looksAt reports whether r is about where the edge leads.
@@ -613,35 +755,79 @@ func (r *rule) moved(c changelog.Change) bool {
 	return slices.ContainsFunc(r.rules, func(part *rule) bool { return part.moved(c) })
 }
 
-// dependencies adds the records, beside n, whose changes may change what r is for a viewer: those that it goes through, and
-// the viewer's own, which logs the links of the edges that users declare. Without n it leaves out the former.
-func (s *Store) dependencies(ctx context.Context, r *rule, who asker, n Node, keys map[recordKey]struct{}) error {
+// reliance is of a viewer on what lets them read a record: keys gets the other records that may change that.
+type reliance struct {
+	who  asker
+	node Node // nil: what does not depend on the record is wanted alone
+	keys map[recordKey]struct{}
+}
+
+// dependencies adds to each the records whose changes may change what r is for the viewer: those that it goes through, and the viewer's
+// own, which logs the links of the edges that users declare. A statement a level reads those that it goes through.
+func (s *Store) dependencies(ctx context.Context, r *rule, list []reliance) error {
 	switch r.kind {
 	case entity.KindHas:
-		keys[recordKey{r.edge.to.Prefix, who.ID}] = struct{}{}
+		for _, l := range list {
+			l.keys[recordKey{r.edge.to.Prefix, l.who.ID}] = struct{}{}
+		}
 	case entity.KindThrough:
-		if n == nil {
-			return nil
+		var (
+			to   = s.engine.stores[r.edge.to.Prefix]
+			need = to.need(r.op)
+			ids  []uuid.UUID
+			of   = map[uuid.UUID][]reliance{}
+			next []reliance
+		)
+		for _, l := range list {
+			if l.node == nil {
+				continue
+			}
+			if id, ok := r.edge.field.value(reflect.ValueOf(l.node)).(uuid.UUID); ok {
+				l.keys[recordKey{to.Prefix, id}] = struct{}{}
+				if of[id] == nil {
+					ids = append(ids, id)
+				}
+				of[id] = append(of[id], l)
+			}
 		}
-		id, ok := r.edge.field.value(reflect.ValueOf(n)).(uuid.UUID)
-		if !ok {
-			return nil
-		}
-		to := s.engine.stores[r.edge.to.Prefix]
-		keys[recordKey{to.Prefix, id}] = struct{}{}
-		need := to.need(r.op)
-		var next Node
+		var found map[uuid.UUID]Node
 		if need.goes() {
-			found, err := to.load(ctx, []uuid.UUID{id})
-			if err != nil || found[id] == nil {
+			var err error
+			if found, err = to.load(ctx, ids); err != nil {
 				return err
 			}
-			next = found[id]
 		}
-		return to.dependencies(ctx, need, who, next, keys)
+		for _, id := range ids {
+			for _, l := range of[id] {
+				next = append(next, reliance{l.who, found[id], l.keys})
+			}
+		}
+		if len(next) > 0 {
+			return to.dependencies(ctx, need, next)
+		}
 	}
 	for _, part := range r.rules {
-		if err := s.dependencies(ctx, part, who, n, keys); err != nil {
+		if err := s.dependencies(ctx, part, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reliances are those of several entities' records.
+type reliances map[*Store][]reliance
+
+func (m *reliances) add(s *Store, l reliance) {
+	if *m == nil {
+		*m = reliances{}
+	}
+	(*m)[s] = append((*m)[s], l)
+}
+
+// find has the dependencies of all added.
+func (m reliances) find(ctx context.Context) error {
+	for s, list := range m {
+		if err := s.dependencies(ctx, s.rules[reading], list); err != nil {
 			return err
 		}
 	}
@@ -656,38 +842,34 @@ func pick(who []asker, at []int) []asker {
 	return out
 }
 
-// members says which of the users an edge of a record leads to.
-func (s *Store) members(ctx context.Context, d *Edge, n Node, users []uuid.UUID) (map[uuid.UUID]bool, error) {
-	id, _ := s.key(n)
-	table, ref := d.users()
-	q := &query{}
-	q.write("SELECT t.", ref, " FROM ", quote(table), " t WHERE t.", quote(d.From), " = ")
-	q.arg(id)
-	q.write(" AND t.", ref, " = ANY(")
-	q.arg(users)
-	q.write(")")
-	there := map[uuid.UUID]bool{}
-	err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
-		var u uuid.UUID
-		err := rows.Scan(&u)
-		there[u] = true
-		return err
-	})
-	return there, err
-}
+// maxPairs is how many links one statement asks for.
+const maxPairs = 10_000
 
-func (s *Store) decideCustom(ctx context.Context, r *rule, n Node, a asker) (bool, error) {
-	if r.custom.Holds != nil {
-		return r.custom.Holds(ctx, n, a.Viewer, a.signedIn)
+// members says for pairs of a record and a user whether an edge leads from one to the other.
+func (s *Store) members(ctx context.Context, d *Edge, pairs map[[2]uuid.UUID]bool) error {
+	table, ref := d.users()
+	for part := range slices.Chunk(slices.Collect(maps.Keys(pairs)), maxPairs) {
+		ids, users := make([]uuid.UUID, len(part)), make([]uuid.UUID, len(part))
+		for i, p := range part {
+			ids[i], users[i] = p[0], p[1]
+		}
+		q := &query{}
+		q.write("SELECT p.id, p.usr FROM unnest(")
+		q.arg(ids)
+		q.write("::uuid[], ")
+		q.arg(users)
+		q.write("::uuid[]) p (id, usr) JOIN ", quote(table), " t ON t.", quote(d.From), " = p.id AND t.", ref, " = p.usr")
+		err := s.engine.scan(ctx, q, func(rows *sql.Rows) error {
+			var p [2]uuid.UUID
+			err := rows.Scan(&p[0], &p[1])
+			pairs[p] = true
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	id, _ := s.key(n)
-	q := &query{}
-	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE t.id = ")
-	q.arg(id)
-	q.write(" AND ")
-	compiler{w: q, who: a}.rule(r, s.Entity, "t")
-	count, err := s.engine.count(ctx, q)
-	return count > 0, err
+	return nil
 }
 
 // allowed returns a predicate of ent that holds where r does, nil where it holds for all rows.

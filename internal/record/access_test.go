@@ -398,9 +398,18 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 	got = nil
 	for _, op := range []entity.Operation{reading, entity.Create, entity.Update, entity.Delete} {
 		own := map[entity.Operation]entity.Rule{reading: s.Access.Read, entity.Create: s.Access.Create, entity.Update: s.Access.Update, entity.Delete: s.Access.Delete}[op]
+		var all []question
 		for _, n := range loaded {
-			allowed, err := s.decide(ctx, s.need(op), n, []asker{{}, a}, nil)
+			all = append(all, question{node: n, who: []asker{{}, a}})
+		}
+		together, err := s.decide(ctx, s.need(op), all)
+		require.NoError(t, err, note)
+		for i, q := range all {
+			n := q.node
+			alone, err := s.decide(ctx, s.need(op), []question{q})
 			require.NoError(t, err, note)
+			require.Equal(t, alone[0], together[i], "alone and together, %s: %s", op, note)
+			allowed := together[i]
 			require.Equal(t, w.holds(stores, name, s.Access.Read, n.(*thing), a) && w.holds(stores, name, own, n.(*thing), a), allowed[1], "in memory, %s: %s", op, note)
 			if op == reading && allowed[1] {
 				got = append(got, n.(*thing))

@@ -19,27 +19,13 @@ type recordKey struct {
 	id     uuid.UUID
 }
 
-// group is the streams that list what one filter describes.
-type group struct {
-	store   *Store
-	key     groupKey
-	where   Input
-	match   *match
-	streams map[*Stream]struct{} // protected by the hub's mu
-}
-
-type groupKey struct {
-	filter string
-	who    asker // where the filter does not mean the same for everybody
-}
-
 // hub knows the streams, and delivers batch after batch to those that they concern.
 type hub struct {
 	engine *Engine
 
 	mu      sync.RWMutex
 	records map[recordKey]map[*Stream]struct{} // protected by mu: streams by the records that they name
-	lists   map[string]map[groupKey]*group     // protected by mu: by the prefix of their entity
+	lists   map[string]*lists                  // protected by mu: by the prefix of their entity, as long as it has some
 	through map[string]map[*Stream]struct{}    // protected by mu: streams of lists, by the entities that the right to read goes through
 	depends map[recordKey]map[*Stream]struct{} // protected by mu: streams of named records, by the records that it goes through
 	shapes  map[shapeKey]*shape                // protected by mu
@@ -57,9 +43,12 @@ type hub struct {
 
 	turns struct {
 		sync.Mutex
-		streams []*Stream // that wait to be rendered; protected by turns
-		running int       // goroutines that do so; protected by turns
+		waiting map[uuid.UUID][]*Stream // that wait to be rendered, by viewer; protected by turns
+		order   []uuid.UUID             // of the viewers, each of whom has one rendered in turn; protected by turns
+		running int                     // goroutines that do so; protected by turns
 	}
+
+	memory memory
 
 	epoch    uuid.UUID       // of the log; protected by mu
 	done     changelog.Batch // the last that was delivered, without its changes; of whoever delivers
@@ -71,7 +60,7 @@ type hub struct {
 
 func newHub(g *Engine, watching func(int)) *hub {
 	return &hub{
-		engine: g, records: map[recordKey]map[*Stream]struct{}{}, lists: map[string]map[groupKey]*group{},
+		engine: g, records: map[recordKey]map[*Stream]struct{}{}, lists: map[string]*lists{},
 		through: map[string]map[*Stream]struct{}{}, depends: map[recordKey]map[*Stream]struct{}{}, shapes: map[shapeKey]*shape{},
 		watching: watching, ready: make(chan struct{}), restarts: make(chan struct{}, maxRestarts),
 	}
@@ -93,19 +82,16 @@ func (h *hub) subscribe(s *Stream) {
 	if s.list != nil {
 		prefix := s.list.store.Prefix
 		if h.lists[prefix] == nil {
-			h.lists[prefix] = map[groupKey]*group{}
+			h.lists[prefix] = newLists()
 		}
-		if there := h.lists[prefix][s.list.key]; there != nil {
-			s.list = there
-		} else {
-			h.lists[prefix][s.list.key] = s.list
-		}
+		s.list = h.lists[prefix].join(s.list)
 		s.list.streams[s] = struct{}{}
 		for _, p := range s.list.store.reaches {
 			put(h.through, p, s)
 		}
 	}
 	h.streams++
+	h.memory.charge(s.who.ID, s.size())
 	h.watching(h.streams)
 }
 
@@ -114,6 +100,7 @@ func (h *hub) unsubscribe(s *Stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.gone = true
+	h.memory.charge(s.who.ID, -s.size())
 	if s.shape.uses--; s.shape.uses == 0 {
 		delete(h.shapes, s.shape.key)
 	}
@@ -126,7 +113,9 @@ func (h *hub) unsubscribe(s *Stream) {
 	if s.list != nil {
 		prefix := s.list.store.Prefix
 		if delete(s.list.streams, s); len(s.list.streams) == 0 {
-			delete(h.lists[prefix], s.list.key)
+			if h.lists[prefix].leave(s.list); len(h.lists[prefix].groups) == 0 {
+				delete(h.lists, prefix)
+			}
 		}
 		for _, p := range s.list.store.reaches {
 			drop(h.through, p, s)
@@ -205,8 +194,8 @@ func (h *hub) all() (list []*Stream) {
 	for _, m := range h.records {
 		add(m)
 	}
-	for _, groups := range h.lists {
-		for _, g := range groups {
+	for _, l := range h.lists {
+		for _, g := range l.groups {
 			add(g.streams)
 		}
 	}
@@ -268,12 +257,18 @@ func (h *hub) work() {
 // maxTurns is how many streams whose events take reading are rendered at the same time. They wait for each other, and nobody for them.
 const maxTurns = 4
 
-// queue has a stream rendered when its turn comes.
+// queue has a stream rendered when its turn comes: viewers take turns, however many streams each has.
 func (h *hub) queue(s *Stream) {
 	t := &h.turns
 	t.Lock()
 	defer t.Unlock()
-	t.streams = append(t.streams, s)
+	if t.waiting == nil {
+		t.waiting = map[uuid.UUID][]*Stream{}
+	}
+	if len(t.waiting[s.who.ID]) == 0 {
+		t.order = append(t.order, s.who.ID)
+	}
+	t.waiting[s.who.ID] = append(t.waiting[s.who.ID], s)
 	if t.running < maxTurns {
 		t.running++
 		go h.takeTurns()
@@ -282,19 +277,33 @@ func (h *hub) queue(s *Stream) {
 
 // takeTurns renders what waits, one stream after the other, until nothing does.
 func (h *hub) takeTurns() {
-	t := &h.turns
 	for {
-		t.Lock()
-		if len(t.streams) == 0 {
-			t.streams = nil
-			t.running--
-			t.Unlock()
+		s := h.next()
+		if s == nil {
 			return
 		}
-		s := t.streams[0]
-		t.streams[0] = nil
-		t.streams = t.streams[1:]
-		t.Unlock()
 		s.turn()
 	}
+}
+
+// next takes the stream whose turn it is; nil, and one less runs, where none waits.
+func (h *hub) next() *Stream {
+	t := &h.turns
+	t.Lock()
+	defer t.Unlock()
+	if len(t.order) == 0 {
+		t.order = nil
+		t.running--
+		return nil
+	}
+	who := t.order[0]
+	t.order = t.order[1:]
+	list := t.waiting[who]
+	if len(list) == 1 {
+		delete(t.waiting, who)
+	} else {
+		t.waiting[who] = list[1:]
+		t.order = append(t.order, who)
+	}
+	return list[0]
 }

@@ -2,8 +2,10 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -12,6 +14,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/changelog"
+	"godstack/internal/viewer"
 )
 
 // narrowSink takes as many answers as it has room for.
@@ -200,6 +203,140 @@ func TestConflateBeforeTheStart(t *testing.T) {
 	require.Equal(t, []string{"DELETED 0 []", "CREATED 2 [title]", "CREATED 3 [title]"}, sink.got[:3])
 	require.NotContains(t, sink.got[3:], "CREATED 1 [title]")
 	s.Close()
+}
+
+// A viewer with many streams to render waits for one of each other's, not they for all of theirs.
+func TestViewersTakeTurns(t *testing.T) {
+	t.Parallel()
+	g, _, _ := held(t)
+	h := g.hub
+	h.turns.running = maxTurns // so that nobody takes them
+	var want []*Stream
+	stream := func(who byte) *Stream {
+		s := &Stream{engine: g, who: asker{Viewer: viewer.Viewer{ID: uuid.UUID{who}}}}
+		h.queue(s)
+		return s
+	}
+	many := []*Stream{stream(1), stream(1), stream(1)}
+	two, three := stream(2), stream(3)
+	want = append(want, many[0], two, three, many[1], many[2])
+	for i, s := range want {
+		require.Same(t, s, h.next(), i)
+	}
+	require.Nil(t, h.next())
+	require.Empty(t, h.turns.waiting)
+	require.Equal(t, maxTurns-1, h.turns.running)
+}
+
+// Who leaves much of what streams begin with untaken gets no more of them, until there is room again. Others do.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	g, store, _ := held(t)
+	m := &g.hub.memory
+	who := func(n byte) asker { return asker{Viewer: viewer.Viewer{ID: uuid.UUID{n}}, signedIn: true} }
+	full := func(n byte) string {
+		err := m.room(who(n).ID)
+		if err == nil {
+			return ""
+		}
+		e, _ := errors.AsType[*Error](err)
+		require.Equal(t, Unavailable, e.Code)
+		require.Positive(t, e.RetryAfter)
+		return e.Message
+	}
+	sink := &narrowSink{}
+	shape := shapeOfThings()
+	shape.personal[personalKey{store, true, ""}] = false
+	s := &Stream{engine: g, sink: sink, shape: shape, who: who(1), keys: []recordKey{{"thing", uuid.UUID{1}}}, versions: []int64{0}}
+	g.hub.subscribe(s)
+	require.Equal(t, itemSize, m.total, "of the record that it names")
+	text := &struct {
+		ofModel
+		Text string
+	}{Text: strings.Repeat("x", maxMemoryOfOne)}
+	require.GreaterOrEqual(t, sizeOf(text), maxMemoryOfOne)
+	s.start([]item{{event: &event{kind: snapshotKind, store: store, record: text}}})
+	s.Start()
+	require.Contains(t, full(1), "your subscriptions")
+	require.Empty(t, full(2))
+	_, err := s.look(t.Context())
+	require.ErrorContains(t, err, "your subscriptions", "nor does it begin anew")
+	sink.room = 10
+	s.Resume()
+	require.Len(t, sink.got, 1)
+	require.Empty(t, full(1))
+	require.Equal(t, itemSize, m.total)
+	s.Close()
+	require.Zero(t, m.total)
+	require.Empty(t, m.of)
+
+	for n := range byte(maxMemory/maxMemoryOfOne + 1) {
+		require.Empty(t, full(n+10))
+		m.charge(uuid.UUID{n + 10}, maxMemoryOfOne-1)
+		if full(2) != "" {
+			require.Contains(t, full(2), "no room for more")
+			return
+		}
+	}
+	require.Fail(t, "there is no end of it")
+}
+
+// Others may cause that a stream begins anew; not all the time.
+func TestRestartsAreApart(t *testing.T) {
+	t.Parallel()
+	g, _, _ := held(t)
+	s := &Stream{engine: g, sink: &narrowSink{room: 10}, shape: shapeOfThings(), state: live}
+	g.hub.subscribe(s)
+	s.leaving.Store(true) // there is nothing to read it from
+	s.lost()
+	s.mu.Lock()
+	first := s.begun
+	s.state = live
+	s.mu.Unlock()
+	s.lost()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.GreaterOrEqual(t, s.begun.Sub(first), betweenRestarts)
+}
+
+// A change is held against the lists that are about where its record leads, or led, and those that are about no such thing.
+func TestListsThatAChangeConcerns(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		ofModel
+		Owner, Other uuid.UUID
+	}
+	owner, other := &Field{index: 1}, &Field{index: 2}
+	l := newLists()
+	add := func(name string, p *pin) *group {
+		return l.join(&group{key: groupKey{filter: name}, pin: p, streams: map[*Stream]struct{}{}})
+	}
+	a, b := uuid.UUID{1}, uuid.UUID{2}
+	groups := []*group{
+		add("all", nil), add("a", &pin{owner, a}), add("a, more", &pin{owner, a}), add("b", &pin{owner, b}), add("other a", &pin{other, a}),
+	}
+	require.Same(t, groups[1], add("a", &pin{owner, a}))
+	for _, c := range []struct {
+		was, is Node
+		want    string
+	}{
+		{nil, &row{Owner: a, Other: b}, "[a a, more all]"},
+		{&row{Owner: a}, &row{Owner: a}, "[a a, more all]"},
+		{&row{Owner: a}, &row{Owner: b}, "[a a, more all b]"},
+		{&row{Owner: b, Other: a}, nil, "[all b other a]"},
+		{&row{}, &row{}, "[all]"},
+	} {
+		var got []string
+		for g := range l.among(c.was, c.is) {
+			got = append(got, g.key.filter)
+		}
+		slices.Sort(got)
+		require.Equal(t, c.want, fmt.Sprint(got))
+	}
+	for _, g := range groups {
+		l.leave(g)
+	}
+	require.Equal(t, newLists(), l)
 }
 
 // ofModel is a record that no database has.

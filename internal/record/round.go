@@ -32,17 +32,18 @@ type news struct {
 	place  changelog.Seen // in the log, after the change, for those who have seen what came before
 	node   Node           // as of delivery; nil where it is not there any more
 
-	named []*Stream // that name the record
-	lists []listed
+	named  []*Stream // that name the record
+	listed bool      // there are streams of lists of its entity
+	lists  []listed  // those that the change concerns
 
 	mu     sync.Mutex
 	events map[eventKey]*event // protected by mu
 }
 
-// listed is a filter that the change is held against, on behalf of some streams.
+// listed is some streams of a list that has the record before the change, or after it.
 type listed struct {
-	group   *group
 	streams []*Stream
+	was, is bool
 }
 
 // eventKey tells the events of one change apart.
@@ -109,6 +110,7 @@ type round struct {
 	news    []*news // in order
 	records map[recordKey]*subject
 	gone    map[recordKey]changelog.Change // deletions, also of records that nobody listens for
+	lists   func(entity string, was, is Node) []listed
 }
 
 // subject is a record of a round.
@@ -129,7 +131,7 @@ type subject struct {
 }
 
 func (g *Engine) newRound() *round {
-	return &round{Engine: g, records: map[recordKey]*subject{}, gone: map[recordKey]changelog.Change{}}
+	return &round{Engine: g, records: map[recordKey]*subject{}, gone: map[recordKey]changelog.Change{}, lists: g.hub.listsOf}
 }
 
 // add takes a change up. place is where the log stands after it.
@@ -223,10 +225,8 @@ func (h *hub) gather(r *round, b changelog.Batch, lost, doubts map[*Stream]struc
 					}
 				}
 			}
-			for _, g := range h.lists[c.Entity] {
-				for s := range g.streams {
-					lost[s] = struct{}{}
-				}
+			for s := range h.lists[c.Entity].streams() {
+				lost[s] = struct{}{}
 			}
 			for s := range h.through[c.Entity] {
 				lost[s] = struct{}{}
@@ -249,17 +249,31 @@ func (h *hub) gather(r *round, b changelog.Batch, lost, doubts map[*Stream]struc
 				}
 			}
 		}
-		streams, groups := h.records[k], h.lists[c.Entity]
-		if len(streams) == 0 && len(groups) == 0 {
+		streams, lists := h.records[k], h.lists[c.Entity]
+		if len(streams) == 0 && lists == nil {
 			continue
 		}
 		n := r.add(c, b.Epoch, b.After, b.Cursor(i).Seen)
 		n.before = b.Before
 		n.named = slices.Collect(maps.Keys(streams))
-		for _, g := range groups {
-			n.lists = append(n.lists, listed{g, slices.Collect(maps.Keys(g.streams))})
+		n.listed = lists != nil
+	}
+}
+
+// listsOf finds the streams of lists that have a record, or had it before a change. Those that begin meanwhile are found as well, and
+// drop what they have read.
+func (h *hub) listsOf(entity string, was, is Node) (list []listed) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if lists := h.lists[entity]; lists != nil {
+		for g := range lists.among(was, is) {
+			if l := g.listed(was, is); l.was || l.is {
+				l.streams = slices.Collect(maps.Keys(g.streams))
+				list = append(list, l)
+			}
 		}
 	}
+	return list
 }
 
 // concerns reports whether a change of another record may change which records a list's viewer may read.
@@ -303,10 +317,8 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 		r.verdicts(push)
 	} else {
 		h.engine.log.Warn("read changed records", "error", err)
-		for _, n := range r.news {
-			for s := range n.streams() {
-				s.lost()
-			}
+		for s := range h.concerned(r) {
+			s.lost()
 		}
 	}
 	for _, n := range r.news {
@@ -365,10 +377,32 @@ func (n *news) streams() func(yield func(*Stream) bool) {
 	}
 }
 
+// concerned returns all streams that a round's news may concern.
+func (h *hub) concerned(r *round) map[*Stream]struct{} {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := map[*Stream]struct{}{}
+	entities := map[string]struct{}{}
+	for _, n := range r.news {
+		for _, s := range n.named {
+			all[s] = struct{}{}
+		}
+		if n.listed {
+			entities[n.key.entity] = struct{}{}
+		}
+	}
+	for entity := range entities {
+		for s := range h.lists[entity].streams() {
+			all[s] = struct{}{}
+		}
+	}
+	return all
+}
+
 // needsStill reports whether more than the records themselves have to be read.
 func (r *round) needsStill() bool {
 	return slices.ContainsFunc(r.news, func(n *news) bool {
-		return len(n.lists) > 0 || n.change.Op == changelog.OpDelete || n.store.rules[reading].asks()
+		return n.listed || n.change.Op == changelog.OpDelete || n.store.rules[reading].asks()
 	})
 }
 
@@ -392,6 +426,14 @@ func (r *round) learn(ctx context.Context) error {
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
+	next := map[*subject]int{}
+	for _, n := range r.news {
+		sub := r.records[n.key]
+		if i := next[sub]; n.listed {
+			n.lists = r.lists(n.key.entity, sub.states[i], sub.states[i+1])
+		}
+		next[sub]++
+	}
 	return r.judge(ctx)
 }
 
@@ -400,7 +442,7 @@ var errHistory = errors.New("the log does not tell the record's earlier states")
 
 // asksForPast reports whether it matters what the record was: to lists, and to who hears of its end.
 func (sub *subject) asksForPast() bool {
-	return slices.ContainsFunc(sub.news, func(n *news) bool { return len(n.lists) > 0 || n.change.Op == changelog.OpDelete })
+	return slices.ContainsFunc(sub.news, func(n *news) bool { return n.listed || n.change.Op == changelog.OpDelete })
 }
 
 // recall finds the earlier states of records.
@@ -475,7 +517,7 @@ func (sub *subject) recall(later []changelog.Change) error {
 	return nil
 }
 
-// judge finds out who may read the records, for all streams at once.
+// judge finds out who may read the records, and who might read them before each change, for all streams at once.
 func (r *round) judge(ctx context.Context) error {
 	for _, n := range r.news {
 		sub := r.records[n.key]
@@ -483,51 +525,71 @@ func (r *round) judge(ctx context.Context) error {
 			sub.askers[s.who] = struct{}{}
 		}
 	}
+	if err := judge(ctx, r.records); err != nil {
+		return err
+	}
+	var past inquiry
 	for _, sub := range r.records {
-		if err := sub.judge(ctx); err != nil {
+		if sub.states != nil {
+			sub.askPast(&past, r.ended)
+		}
+	}
+	return past.settle(ctx)
+}
+
+// judge finds out who may read records now.
+func judge(ctx context.Context, subjects map[recordKey]*subject) error {
+	var now inquiry
+	for _, sub := range subjects {
+		if sub.node != nil {
+			sub.allowed = now.ask(sub, sub.node, nil)
+			continue
+		}
+		sub.allowed = make(map[asker]bool, len(sub.askers))
+		for a := range sub.askers {
+			holds, known := a.known(sub.store.rules[reading])
+			sub.allowed[a] = holds && known
+		}
+	}
+	return now.settle(ctx)
+}
+
+// inquiry is questions about who may read records, which are put together, and the maps that get the answers.
+type inquiry struct {
+	questions map[*Store][]question
+	answers   map[*Store][]map[asker]bool
+}
+
+// ask adds the question which of a record's askers may read it, or might when it was n. The answer is there once all are settled.
+func (q *inquiry) ask(sub *subject, n Node, p *earlier) map[asker]bool {
+	if q.questions == nil {
+		q.questions, q.answers = map[*Store][]question{}, map[*Store][]map[asker]bool{}
+	}
+	answer := make(map[asker]bool, len(sub.askers))
+	q.questions[sub.store] = append(q.questions[sub.store], question{n, slices.Collect(maps.Keys(sub.askers)), p})
+	q.answers[sub.store] = append(q.answers[sub.store], answer)
+	return answer
+}
+
+// settle gets the answers.
+func (q *inquiry) settle(ctx context.Context) error {
+	for s, list := range q.questions {
+		got, err := s.decide(ctx, s.rules[reading], list)
+		if err != nil {
 			return err
 		}
-		if sub.states != nil {
-			if err := r.judgePast(ctx, sub); err != nil {
-				return err
+		for i, answer := range q.answers[s] {
+			for k, a := range list[i].who {
+				answer[a] = got[i][k]
 			}
 		}
 	}
 	return nil
 }
 
-// judge finds out who may read the record now.
-func (sub *subject) judge(ctx context.Context) error {
-	if sub.node != nil {
-		var err error
-		sub.allowed, err = sub.decide(ctx, sub.node, nil)
-		return err
-	}
-	sub.allowed = make(map[asker]bool, len(sub.askers))
-	for a := range sub.askers {
-		holds, known := a.known(sub.store.rules[reading])
-		sub.allowed[a] = holds && known
-	}
-	return nil
-}
-
-// decide says which of the askers may read the record, or might when it was n.
-func (sub *subject) decide(ctx context.Context, n Node, p *earlier) (map[asker]bool, error) {
-	who := slices.Collect(maps.Keys(sub.askers)) // each once, however many streams they have
-	holds, err := sub.store.decide(ctx, sub.store.rules[reading], n, who, p)
-	if err != nil {
-		return nil, err
-	}
-	m := make(map[asker]bool, len(who))
-	for i := range who {
-		m[who[i]] = holds[i]
-	}
-	return m, nil
-}
-
-// judgePast finds out who might read the record before each change. Where a change is of nothing that the rule looks at, that is who
-// might after it.
-func (r *round) judgePast(ctx context.Context, sub *subject) error {
+// askPast asks who might read the record before each change. Where a change is of nothing that the rule looks at, that is who might
+// after it.
+func (sub *subject) askPast(q *inquiry, gone func(context.Context, recordKey) (Node, *earlier, error)) {
 	sub.rights = make([]map[asker]bool, len(sub.changes)+1)
 	sub.rights[len(sub.changes)] = sub.allowed
 	var undone []links // from the newest on
@@ -541,13 +603,9 @@ func (r *round) judgePast(ctx context.Context, sub *subject) error {
 			fallthrough
 		case sub.store.mayDecide(c):
 			undone = append(undone, sub.links[i])
-			var err error
-			if sub.rights[i], err = sub.decide(ctx, sub.states[i], &earlier{links: undone, gone: r.ended}); err != nil {
-				return err
-			}
+			sub.rights[i] = q.ask(sub, sub.states[i], &earlier{links: undone, gone: gone})
 		}
 	}
-	return nil
 }
 
 // verdicts tells each stream what a change means for it.
@@ -569,13 +627,8 @@ func (r *round) verdicts(push func(*Stream, pending)) {
 			push(s, p)
 		}
 		for _, l := range n.lists {
-			m := l.group.match
-			was, is := sub.states[i] != nil && m.holds(sub.states[i]), sub.states[i+1] != nil && m.holds(sub.states[i+1])
-			if !was && !is {
-				continue
-			}
 			for _, s := range l.streams {
-				p := pending{news: n, was: was && sub.rights[i][s.who], is: is && sub.rights[i+1][s.who]}
+				p := pending{news: n, was: l.was && sub.rights[i][s.who], is: l.is && sub.rights[i+1][s.who]}
 				if p.is && (n.node == nil || !sub.allowed[s.who]) {
 					continue // a later change ends it
 				}
@@ -620,25 +673,32 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, push func
 		if err := g.loadAll(ctx, subjects); err != nil {
 			return err
 		}
+		var (
+			wanted reliances
+			behind = make(map[*Stream]map[recordKey]struct{}, len(streams))
+		)
 		for s := range streams {
-			keys := map[recordKey]struct{}{}
+			behind[s] = map[recordKey]struct{}{}
 			for _, k := range s.keys {
 				if sub := subjects[k]; sub != nil {
 					sub.askers[s.who] = struct{}{}
-					if err := sub.store.dependencies(ctx, sub.store.rules[reading], s.who, sub.node, keys); err != nil {
-						return err
-					}
+					wanted.add(sub.store, reliance{s.who, sub.node, behind[s]})
 				}
 			}
+		}
+		if err := wanted.find(ctx); err != nil {
+			return err
+		}
+		for s, keys := range behind {
 			more = h.follow(s, keys) || more
 		}
 		if more {
 			return nil
 		}
+		if err := judge(ctx, subjects); err != nil {
+			return err
+		}
 		for k, sub := range subjects {
-			if err := sub.judge(ctx); err != nil {
-				return err
-			}
 			n := &news{engine: g, key: k, store: sub.store, epoch: h.done.Epoch, before: h.done.After, after: h.done.After,
 				place: changelog.Seen{Base: h.done.After}, node: sub.node}
 			n.change.Seq, n.change.Version = everything, sub.version()

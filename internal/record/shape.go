@@ -17,7 +17,6 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"godstack/internal/entity"
-	"godstack/internal/viewer"
 )
 
 // The kinds of events.
@@ -178,14 +177,14 @@ func variables(v *ast.Value, found func(name string)) {
 	}
 }
 
-// answer returns what the shape selects of the event, as who asks may see it.
-func (g *Engine) answer(e *event, sh *shape, who asker) *Answer {
-	k := answerKey{sh, sh.classOf(g, e, who)}
+// answer returns what a stream selects of an event, as its viewer may see it.
+func (g *Engine) answer(e *event, s *Stream) *Answer {
+	k := answerKey{s.shape, s.shape.classOf(g, e, s.who)}
 	e.mu.Lock()
 	defer e.mu.Unlock() // who wants the same meanwhile waits for it
 	a := e.answers[k]
 	if a == nil {
-		a = g.render(e, sh, who)
+		a = g.render(e, s.shape, s.who, s.prepared(e))
 		g.hub.stats.answers.Add(1)
 		if e.answers == nil {
 			e.answers = map[answerKey]*Answer{}
@@ -284,13 +283,56 @@ func (e *Entity) hides(who asker) bool {
 	return slices.ContainsFunc(e.Edges, func(d Edge) bool { return d.field != nil && who.limit(e, d.field) != nil })
 }
 
-// render writes what the shape selects of the event, as who asks may see it.
-func (g *Engine) render(e *event, sh *shape, who asker) (a *Answer) {
-	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout) // for all that see the same, so not with the context of one
+// rendered is records as a shape's events have them, by the field that selects them.
+type rendered map[Node]map[string]part
+
+type part struct {
+	data Raw
+	errs []*gqlerror.Error
+}
+
+// renderAll renders what the shape selects of records, as who asks may see it: with a statement for each selected edge of a level, and
+// not for each of the records.
+func (g *Engine) renderAll(nodes map[*Store][]Node, sh *shape, who asker) (out rendered) {
+	ctx, cancel := context.WithTimeout(who.context(context.Background()), loadTimeout)
 	defer cancel()
-	if who.signedIn {
-		ctx = viewer.NewContext(ctx, who.Viewer)
+	defer func() {
+		if v := recover(); v != nil { // which comes again, where it belongs, when they are rendered one by one
+			out = nil
+		}
+	}()
+	out = rendered{}
+	for s, list := range nodes {
+		for _, n := range list {
+			out[n] = map[string]part{}
+		}
+		for _, f := range graphql.CollectFields(sh.op, sh.sel, []string{sh.typ}) {
+			if len(f.Selections) == 0 { // of the event itself
+				continue
+			}
+			x := &renderer{engine: g, op: sh.op}
+			parts := x.records(ctx, s, list, false, f.Selections, func(i int) ast.Path {
+				return ast.Path{ast.PathIndex(i), ast.PathName(sh.alias), ast.PathName(f.Alias)}
+			})
+			errs := make([][]*gqlerror.Error, len(list))
+			for _, err := range x.errs {
+				i := err.Path[0].(ast.PathIndex)
+				err.Path = err.Path[1:]
+				errs[i] = append(errs[i], err)
+			}
+			for i, n := range list {
+				out[n][f.Alias] = part{parts[i], errs[i]}
+			}
+		}
 	}
+	return out
+}
+
+// render writes what the shape selects of the event, as who asks may see it.
+func (g *Engine) render(e *event, sh *shape, who asker, prepared rendered) (a *Answer) {
+	// It is for all that see the same, so not with the context of one.
+	ctx, cancel := context.WithTimeout(who.context(context.Background()), loadTimeout)
+	defer cancel()
 	x := &renderer{engine: g, op: sh.op, path: ast.Path{ast.PathName(sh.alias)}}
 	defer func() { // there is nobody above who could
 		if v := recover(); v != nil {
@@ -302,7 +344,7 @@ func (g *Engine) render(e *event, sh *shape, who asker) (a *Answer) {
 	w := bytes.NewBuffer(make([]byte, 0, 512))
 	w.WriteString(before + "{")
 	writeKey(w, 0, sh.alias)
-	x.event(ctx, w, e, sh, who)
+	x.event(ctx, w, e, sh, who, prepared)
 	w.WriteString("}" + after)
 	body := w.Bytes()
 	a = &Answer{Body: body, Data: body[len(before) : len(body)-len(after)], Errors: x.errs}
@@ -313,7 +355,7 @@ func (g *Engine) render(e *event, sh *shape, who asker) (a *Answer) {
 }
 
 // event writes an event.
-func (x *renderer) event(ctx context.Context, w *bytes.Buffer, e *event, sh *shape, who asker) {
+func (x *renderer) event(ctx context.Context, w *bytes.Buffer, e *event, sh *shape, who asker, prepared rendered) {
 	w.WriteByte('{')
 	for i, f := range graphql.CollectFields(x.op, sh.sel, []string{sh.typ}) {
 		writeKey(w, i, f.Alias)
@@ -350,6 +392,11 @@ func (x *renderer) event(ctx context.Context, w *bytes.Buffer, e *event, sh *sha
 		default: // the record
 			if e.record == nil {
 				w.WriteString("null")
+				continue
+			}
+			if r, ready := prepared[e.record][f.Alias]; ready {
+				x.errs = append(x.errs, r.errs...)
+				r.data.MarshalGQL(w)
 				continue
 			}
 			path := append(slices.Clip(x.path), ast.PathName(f.Alias))

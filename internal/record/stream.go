@@ -25,6 +25,8 @@ const (
 	// triesToRestart is how often a stream tries to, with a pause that begins at firstPause and doubles, before it ends with an error.
 	triesToRestart = 6
 	firstPause     = 50 * time.Millisecond
+	// betweenRestarts is the least time from one to the next of a stream: others may cause them.
+	betweenRestarts = time.Second
 )
 
 // everything is a place in the log after all that a snapshot sees.
@@ -45,10 +47,13 @@ type Stream struct {
 	versions []int64         // of keys, as the client has them: unheld where it has no copy, unknown where nobody knows which
 	seen     *changelog.Seen // what the client has seen, where that is not all up to the last batch
 	ahead    []item          // goes before queue: what the stream begins with
+	weight   int             // bytes of what ahead was at first
 	queue    []pending
-	resync   bool // it has to begin anew, once it can
-	doubted  bool // whether the viewer may read the records has to be asked again, once it has begun
-	dirty    bool // the sink has to be flushed
+	resync   bool      // it has to begin anew, once it can
+	begun    time.Time // when it last began anew
+	doubted  bool      // whether the viewer may read the records has to be asked again, once it has begun
+	dirty    bool      // the sink has to be flushed
+	ready    rendered  // some of what is sent next, while it is
 
 	leaving atomic.Bool // Close was called: what still runs for the stream is for nobody
 
@@ -147,8 +152,27 @@ func (s *Stream) leave() {
 	if s.state == closed {
 		return
 	}
-	s.state, s.versions, s.ahead, s.queue = closed, nil, nil, nil
+	s.state, s.versions, s.queue = closed, nil, nil
+	s.start(nil)
 	s.engine.hub.unsubscribe(s)
+}
+
+// start has the stream begin with some items, whose memory is on its viewer's account until all were taken.
+func (s *Stream) start(ahead []item) {
+	size := 0
+	for _, i := range ahead {
+		size += i.size()
+	}
+	s.engine.hub.memory.charge(s.who.ID, size-s.weight)
+	s.ahead, s.weight = ahead, size
+}
+
+// size is about how many bytes an item holds, of its record and what that was.
+func (i item) size() int {
+	if i.event != nil {
+		return itemSize + sizeOf(i.event.record)
+	}
+	return itemSize + sizeOf(i.change.news.node) + len(i.change.news.change.Old)
 }
 
 // finish ends the stream and says so.
@@ -188,7 +212,9 @@ func (s *Stream) sift() {
 }
 
 // knows reports whether what the stream begins with has a change in it.
-func (s *Stream) knows(n *news) bool { return s.seen != nil && n.change.Op != 0 && s.seen.Has(n.change) }
+func (s *Stream) knows(n *news) bool {
+	return s.seen != nil && n.change.Op != 0 && s.seen.Has(n.change)
+}
 
 // pump sends what waits, as far as the sink takes it.
 func (s *Stream) pump() {
@@ -196,6 +222,7 @@ func (s *Stream) pump() {
 		s.sift()
 	}
 	s.state = live
+	defer func() { s.ready = nil }() // what it leads to may be another, or forbidden, when it goes on
 	for len(s.ahead) > 0 {
 		i := s.ahead[0]
 		if !s.going(i.event != nil && s.send(i.event) || i.event == nil && s.tell(i.change, true)) {
@@ -208,7 +235,7 @@ func (s *Stream) pump() {
 		s.ahead[0] = item{}
 		s.ahead = s.ahead[1:]
 	}
-	s.ahead = nil
+	s.start(nil)
 	if s.resync {
 		s.begin()
 		return
@@ -235,9 +262,45 @@ func (s *Stream) going(taken bool) bool {
 	return s.state == live && !s.leaving.Load()
 }
 
+// maxPrepared is how many records are rendered at once.
+const maxPrepared = 100
+
+// prepared returns the records that come next, rendered together, where each by itself would take reading.
+func (s *Stream) prepared(first *event) rendered {
+	if !s.shape.costly || first.record == nil {
+		return nil
+	}
+	if _, ready := s.ready[first.record]; ready {
+		return s.ready
+	}
+	nodes := map[*Store][]Node{}
+	seen := map[Node]struct{}{}
+	add := func(store *Store, n Node) (more bool) {
+		if _, twice := seen[n]; !twice && n != nil {
+			seen[n] = struct{}{}
+			nodes[store] = append(nodes[store], n)
+		}
+		return len(seen) < maxPrepared
+	}
+	add(first.store, first.record)
+	wanted := func(p pending) bool { return !p.is || add(p.news.store, p.news.node) }
+	for _, i := range s.ahead {
+		if i.event != nil && !add(i.event.store, i.event.record) || i.event == nil && !wanted(i.change) {
+			break
+		}
+	}
+	for _, p := range s.queue {
+		if len(s.ahead) > maxPrepared || !wanted(p) {
+			break
+		}
+	}
+	s.ready = s.engine.renderAll(nodes, s.shape, s.who)
+	return s.ready
+}
+
 // send gives an event to the sink.
 func (s *Stream) send(e *event) (taken bool) {
-	if !s.sink.Next(s.engine.answer(e, s.shape, s.who)) {
+	if !s.sink.Next(s.engine.answer(e, s)) {
 		return false
 	}
 	s.dirty = true
@@ -402,12 +465,21 @@ func (s *Stream) lost() {
 // begin has the stream begin anew, on a goroutine of its own.
 func (s *Stream) begin() {
 	s.state, s.resync, s.queue = preparing, false, nil
+	s.start(nil)
 	s.engine.hub.stats.resyncs.Add(1)
-	go s.restart()
+	pause := time.Until(s.begun.Add(betweenRestarts))
+	s.begun = time.Now().Add(max(pause, 0))
+	go s.restart(pause)
 }
 
-// restart reads what the stream follows once more. It takes mu itself.
-func (s *Stream) restart() {
+// restart reads what the stream follows once more, after a pause. It takes mu itself.
+func (s *Stream) restart(pause time.Duration) {
+	if pause > 0 {
+		<-time.After(pause)
+		s.mu.Lock()
+		s.resync, s.queue = false, nil // what is read has that
+		s.mu.Unlock()
+	}
 	v, err := s.lookAgain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -416,7 +488,7 @@ func (s *Stream) restart() {
 	case err != nil:
 		s.finish(err)
 	default:
-		s.ahead = append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)
+		s.start(append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...))
 		s.pump()
 		s.flushLocked()
 	}

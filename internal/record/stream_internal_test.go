@@ -34,10 +34,10 @@ func (g *Engine) Followed() map[string]int {
 	defer h.mu.RUnlock()
 	m := map[string]int{
 		"streams": h.streams, "records": len(h.records), "through": len(h.through), "depends": len(h.depends), "shapes": len(h.shapes),
-		"lists": 0,
+		"entities": len(h.lists),
 	}
-	for _, groups := range h.lists {
-		m["lists"] += len(groups)
+	for _, l := range h.lists {
+		m["lists"] += len(l.groups) + len(l.pinned) + len(l.loose) + len(l.edges)
 	}
 	return m
 }

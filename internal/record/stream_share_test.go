@@ -141,6 +141,63 @@ func TestSubscribersShareAnAnswer(t *testing.T) {
 	require.Less(t, len(statements), 16, "%v", statements)
 }
 
+// Neither what a stream begins with, nor a change of many records, takes a statement for each of them: not for who may read them, nor for
+// what they lead to.
+func TestNoStatementForEachRecordOfAStream(t *testing.T) {
+	t.Parallel()
+	c := newCast(t)
+	n := c.node(t, true)
+	const many = 60
+	few, lot := c.share(t), c.share(t)
+	c.say(t, few, "author", "one")
+	for i := range many {
+		c.say(t, lot, "author", fmt.Sprint(i))
+	}
+	document := `subscription($where: MessageWhereInput!) { messagesChanged(where: $where) { kind message {
+		body author { name } thread { subject owner { name } members(first: 3) { edges { node { name } } } } } } }`
+	count := func(f func()) int {
+		n.quiet(t)
+		c.trace.reset()
+		f()
+		n.quiet(t)
+		statements, _ := c.trace.statements()
+		return len(statements)
+	}
+	follow := func(thread record.ID, records int) (statements int, changed func() int) {
+		var list []*keeper
+		statements = count(func() {
+			for _, name := range []string{"member", "ada"} {
+				list = append(list, n.keep(t, c.ids[name].UUID, document, "where", object{"threadID": thread.String()}))
+			}
+		})
+		expect := func(kind string) {
+			for _, k := range list {
+				for range records {
+					a := k.next(t)
+					require.Empty(t, a.Errors)
+					f := field(t, a)
+					require.Equal(t, kind, f["kind"])
+					require.Len(t, f["message"].(map[string]any)["thread"].(map[string]any)["members"].(map[string]any)["edges"], 2)
+				}
+			}
+		}
+		expect("SNAPSHOT")
+		for _, k := range list {
+			require.Equal(t, "READY", field(t, k.next(t))["kind"])
+		}
+		return statements, func() int {
+			return count(func() {
+				c.sql(t, `UPDATE messages SET body = body || '.' WHERE thread_id = $1`, thread.UUID)
+				expect("UPDATED")
+			})
+		}
+	}
+	one, changeOne := follow(few, 1)
+	all, changeAll := follow(lot, many)
+	require.Equal(t, one, all)
+	require.Less(t, changeAll(), 4*changeOne(), "as many as it takes turns to render them")
+}
+
 // What is different for two viewers is never given from one to the other, whoever asks first and however it is selected.
 func TestNoAnswerIsAnothers(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,8 @@ import (
 	"godstack/internal/viewer"
 )
 
-// maxMissed is how many changes are told to who comes back. Who has missed more begins anew.
-const maxMissed = 10_000
+// maxMissed is how many changes are told to who comes back. Who has missed more begins anew, with no more records than that.
+const maxMissed = MaxRefs
 
 // Watch streams a record: a SNAPSHOT of it, or READY where the client holds the current version, then each change. The stream ends after
 // DELETED, which is also what is sent where the viewer may not read the record any more. A record that does not exist, or may not be
@@ -73,13 +73,9 @@ func WatchList(ctx context.Context, s *Store, where Input, since *Cursor) (<-cha
 	if err := s.watchable(who); err != nil {
 		return nil, err
 	}
-	m, err := s.compile(who, where)
+	l, err := newGroup(s, who, where)
 	if err != nil {
 		return nil, err
-	}
-	l := &group{store: s, key: groupKey{filter: m.key()}, where: where, match: m, streams: map[*Stream]struct{}{}}
-	if m.personal() {
-		l.key.who = who
 	}
 	st := &Stream{engine: s.engine, who: who, list: l}
 	return nil, st.open(ctx, since, nil)
@@ -113,6 +109,9 @@ func (s *Stream) open(ctx context.Context, since *Cursor, known map[recordKey]in
 	s.sink, s.shape = slot.sink, newShape(ctx)
 	s.versions = slices.Repeat([]int64{unheld}, len(s.keys))
 	h := s.engine.hub
+	if err := h.memory.room(s.who.ID); err != nil {
+		return err
+	}
 	select {
 	case <-h.ready:
 	case <-ctx.Done():
@@ -144,7 +143,9 @@ func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[re
 			return err
 		}
 		if ahead != nil {
-			s.ahead = ahead
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.start(ahead)
 			return nil
 		}
 	}
@@ -158,11 +159,11 @@ func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[re
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var ahead []item
 	if from != nil {
-		s.ahead = []item{{event: s.nowhere(resyncKind)}}
-		known = nil
+		ahead, known = []item{{event: s.nowhere(resyncKind)}}, nil
 	}
-	s.ahead = append(s.ahead, s.opening(v, known)...)
+	s.start(append(ahead, s.opening(v, known)...))
 	return nil
 }
 
@@ -217,6 +218,9 @@ func (s *Stream) opening(v view, known map[recordKey]int) (list []item) {
 // look reads the stream's records, as far as the viewer may. What the right to read depends on is followed by then, or a change after
 // the read would be missed: where the records show that there is more to follow, they are read again.
 func (s *Stream) look(ctx context.Context) (v view, err error) {
+	if err := s.engine.hub.memory.room(s.who.ID); err != nil {
+		return v, err
+	}
 	if s.list != nil {
 		return s.lookAtList(ctx)
 	}
@@ -247,8 +251,11 @@ var errMore = errors.New("more to follow")
 // follow has the changes reported of the other records that decide whether the viewer may read those of the stream; errMore where there
 // are more of them than before. Without nodes it is those that do not depend on them.
 func (s *Stream) follow(ctx context.Context, nodes map[recordKey]Node) error {
-	keys := map[recordKey]struct{}{}
-	subjects := map[recordKey]*subject{} // whose right depends on where they lead, and that may not be read
+	var (
+		keys     = map[recordKey]struct{}{}
+		wanted   = reliances{}
+		subjects = map[recordKey]*subject{} // whose right depends on where they lead, and that may not be read
+	)
 	for _, k := range s.keys {
 		store := s.engine.stores[k.entity]
 		r := store.rules[reading]
@@ -259,17 +266,16 @@ func (s *Stream) follow(ctx context.Context, nodes map[recordKey]Node) error {
 			subjects[k] = &subject{store: store, id: k.id}
 			continue
 		}
-		if err := store.dependencies(ctx, r, s.who, nodes[k], keys); err != nil {
-			return err
-		}
+		wanted.add(store, reliance{s.who, nodes[k], keys})
 	}
 	if err := s.engine.loadAll(ctx, subjects); err != nil {
 		return err
 	}
 	for _, sub := range subjects {
-		if err := sub.store.dependencies(ctx, sub.store.rules[reading], s.who, sub.node, keys); err != nil {
-			return err
-		}
+		wanted.add(sub.store, reliance{s.who, sub.node, keys})
+	}
+	if err := wanted.find(ctx); err != nil {
+		return err
 	}
 	if nodes == nil {
 		for _, k := range s.engine.hub.behind(s) { // it may know more already
@@ -398,6 +404,11 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 		return nil, nil
 	}
 	r := g.newRound()
+	r.lists = func(_ string, was, is Node) []listed {
+		l := s.list.listed(was, is)
+		l.streams = []*Stream{s}
+		return []listed{l}
+	}
 	for _, c := range m.Changes {
 		k := recordKey{c.Entity, c.ID}
 		store := g.stores[c.Entity]
@@ -421,7 +432,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 		if named {
 			n.named = []*Stream{s}
 		} else {
-			n.lists = []listed{{s.list, []*Stream{s}}}
+			n.listed = true
 		}
 	}
 	ahead := []item{}
