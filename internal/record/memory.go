@@ -76,8 +76,8 @@ func sizeOf(n Node) int {
 	}
 	row := reflect.ValueOf(n).Elem()
 	size := int(row.Type().Size())
-	for i := range row.NumField() {
-		size += sizeBehind(row.Field(i))
+	for _, f := range row.Fields() {
+		size += sizeBehind(f)
 	}
 	return size
 }
