@@ -13,5 +13,7 @@ USER 65532:65532
 # Whoever runs it gives DATABASE_URL, PUBLIC_URL, JWT_KEYS and SECRET_KEYS, and TRUSTED_PROXIES behind a proxy: docs/configuration.md.
 ENV ENV=production ADDR=0.0.0.0:8080
 EXPOSE 8080
+# Whether it runs, not whether the database does: who starts again what is not healthy would start it in vain.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/godstack", "healthy"]
 ENTRYPOINT ["/godstack"]
 CMD ["serve"]

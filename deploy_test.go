@@ -25,6 +25,8 @@ import (
 // deployed is what the files in deploy have to agree with.
 type deployed struct {
 	port, user string   // of the image
+	entrypoint string   // likewise
+	healthy    string   // the command that its health check is
 	commands   []string // of the program
 	routes     []string // that GET finds
 	shutdown   time.Duration
@@ -48,6 +50,8 @@ func setupDeployed(t *testing.T) deployed {
 	d := deployed{
 		port:       all("Dockerfile", `^EXPOSE (\d+)$`)[0],
 		user:       all("Dockerfile", `^USER (\d+):\d+$`)[0],
+		entrypoint: all("Dockerfile", `^ENTRYPOINT \["(.+)"\]$`)[0],
+		healthy:    all("Dockerfile", `^HEALTHCHECK .* CMD \["/godstack", "(.+)"\]$`)[0],
 		commands:   all("docs/configuration.md", `^    godstack ([a-z]+)\b`),
 		routes:     all("internal/server/server.go", `HandleFunc\("GET (/\w+)"`),
 		shutdown:   time.Duration(seconds) * time.Second,
@@ -56,7 +60,8 @@ func setupDeployed(t *testing.T) deployed {
 	}
 	require.Equal(t, []string{"DATABASE_URL", "PUBLIC_URL", "JWT_KEYS", "SECRET_KEYS"}, d.required)
 	require.Equal(t, []string{"0.0.0.0:" + d.port}, all("Dockerfile", `^ENV ENV=production ADDR=(\S+)$`))
-	require.Equal(t, []string{"/godstack"}, all("Dockerfile", `^ENTRYPOINT \["(.+)"\]$`))
+	require.Equal(t, "/godstack", d.entrypoint)
+	require.Contains(t, d.commands, d.healthy)
 	return d
 }
 
@@ -146,6 +151,7 @@ func TestCompose(t *testing.T) {
 			require.NoError(t, err)
 			require.Greater(t, grace, d.shutdown)
 			require.Equal(t, "service_completed_successfully", dependencies["migrate"].Condition)
+			require.Equal(t, []string{"CMD", d.entrypoint, d.healthy, "--ready"}, s.Healthcheck.Test)
 		}
 	}
 	require.Len(t, nodes, 3)

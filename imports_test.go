@@ -48,8 +48,9 @@ var mayImport = map[string][]string{
 	"internal/codegen": {"internal/entity"},
 	"cmd/generate":     {"internal/codegen"},
 
-	"internal/dbtest":  {"internal/devdb", "migrations"},
-	"internal/logtest": {},
+	"internal/dbtest":     {"internal/devdb", "migrations"},
+	"internal/logtest":    {},
+	"internal/followtest": {},
 	"internal/bench": {
 		"internal/app", "internal/auth", "internal/devdb", "internal/entity", "internal/record", "internal/viewer", "migrations",
 	},
@@ -96,7 +97,7 @@ func TestWhatTheProgramLinks(t *testing.T) {
 	}
 	require.Contains(t, linked, module+"internal/record")
 	for _, path := range []string{
-		module + "internal/codegen", module + "internal/dbtest",
+		module + "internal/codegen", module + "internal/dbtest", module + "internal/logtest", module + "internal/followtest",
 		"entgo.io/contrib/entgql", "entgo.io/ent/entc", "ariga.io/atlas", "github.com/99designs/gqlgen/codegen",
 		"github.com/99designs/gqlgen/api", "golang.org/x/tools", "github.com/stretchr/testify",
 	} {

@@ -101,6 +101,9 @@ func open(ctx context.Context, url string, files fs.FS) (*migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse database url: %w", err)
 	}
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "godstack migrate" // for pg_stat_activity: it may hold a lock
+	}
 	db := stdlib.OpenDB(*cfg.ConnConfig)
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {

@@ -284,7 +284,7 @@ func TestKilledWhileRefreshing(t *testing.T) {
 		// What Postgres still does for the one that was killed ends with its backends.
 		require.Eventually(t, func() bool {
 			var others int
-			require.NoError(t, db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'godstack'`).Scan(&others))
+			require.NoError(t, db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'godstack%'`).Scan(&others))
 			return others == 0
 		}, 10*time.Second, time.Millisecond)
 		hash := sha256.Sum256([]byte(token))

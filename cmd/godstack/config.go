@@ -37,14 +37,14 @@ type config struct {
 	Pubsub         pubsub     `env:"PUBSUB"`
 	ListenURL      database   `env:"LISTEN_DATABASE_URL"`
 	MetricsAddr    address    `env:"METRICS_ADDR"`
-	RateLimit      uint32     `env:"RATE_LIMIT"         envDefault:"1200"`
+	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
 
-	SocketsPerUser     uint16 `env:"SOCKETS_PER_USER"`
-	SocketsPerAddress  uint16 `env:"SOCKETS_PER_ADDRESS"`
-	SocketOperations   uint16 `env:"SOCKET_OPERATIONS"`
-	SocketMessageRate  uint16 `env:"SOCKET_MESSAGE_RATE"`
-	SocketMessageBytes uint32 `env:"SOCKET_MESSAGE_BYTES"`
-	SocketWriteBuffer  uint32 `env:"SOCKET_WRITE_BUFFER"`
+	SocketsPerUser     limit `env:"SOCKETS_PER_USER"`
+	SocketsPerAddress  limit `env:"SOCKETS_PER_ADDRESS"`
+	SocketOperations   bound `env:"SOCKET_OPERATIONS"`
+	SocketMessageRate  bound `env:"SOCKET_MESSAGE_RATE"`
+	SocketMessageBytes bound `env:"SOCKET_MESSAGE_BYTES"`
+	SocketWriteBuffer  bound `env:"SOCKET_WRITE_BUFFER"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
@@ -62,9 +62,6 @@ func loadConfig(environ []string) (config, error) {
 	}
 	if cfg.Env == production && cfg.DatabaseURL == "" {
 		return config{}, errors.New("DATABASE_URL: required where ENV is production")
-	}
-	if app.Pubsub(cfg.Pubsub) == app.PubsubRedis && cfg.RedisURL == "" {
-		return config{}, errors.New("REDIS_URL: required where PUBSUB is redis")
 	}
 	return cfg, nil
 }
@@ -110,10 +107,6 @@ func (c config) app(log *slog.Logger) app.Config {
 	for _, p := range c.TrustedProxies {
 		proxies = append(proxies, netip.Prefix(p))
 	}
-	limit := int(c.RateLimit)
-	if limit == 0 {
-		limit = -1 // any number
-	}
 	return app.Config{
 		DatabaseURL: string(c.DatabaseURL),
 		Addr:        string(c.Addr),
@@ -126,7 +119,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		Pubsub:      app.Pubsub(c.Pubsub),
 		ListenURL:   string(c.ListenURL),
 		MetricsAddr: string(c.MetricsAddr),
-		RateLimit:   limit,
+		RateLimit:   int(c.RateLimit),
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
 			PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
 			MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
@@ -233,6 +226,42 @@ func (n *network) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is no network such as 10.0.0.0/8", text)
 	}
 	*n = network(p.Masked())
+	return nil
+}
+
+// mostOf is the greatest number there may be of anything.
+const mostOf = 50_000_000
+
+// number reads a whole number from least on.
+func number(text []byte, least uint64) (n int, ok bool) {
+	u, err := strconv.ParseUint(string(text), 10, 32)
+	return int(u), err == nil && u >= least && u <= mostOf
+}
+
+// limit is a number that may be any: 0 in the environment, and negative here, where 0 stands for what is not said.
+type limit int
+
+func (l *limit) UnmarshalText(text []byte) error {
+	n, ok := number(text, 0)
+	switch {
+	case !ok:
+		return fmt.Errorf("%q is no whole number from 0, which is no limit, to %d", text, mostOf)
+	case n == 0:
+		n = -1
+	}
+	*l = limit(n)
+	return nil
+}
+
+// bound is a number without which a client could have all the memory there is, or all the time.
+type bound int
+
+func (b *bound) UnmarshalText(text []byte) error {
+	n, ok := number(text, 1)
+	if !ok {
+		return fmt.Errorf("%q is no whole number from 1 to %d; there is always a limit", text, mostOf)
+	}
+	*b = bound(n)
 	return nil
 }
 

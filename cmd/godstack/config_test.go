@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -54,7 +55,7 @@ func TestTheEnvironment(t *testing.T) {
 				JWTKeys: jwtKeys(testJWTKeys), SecretKeys: secretKeys(testSecretKeys), TokenStorage: "cookie", VerifyEmail: "optional",
 				AllowedOrigins: []origin{"https://app.example.com", "http://localhost:3000"},
 				TrustedProxies: []network{network(netip.MustParsePrefix("10.0.0.0/8")), network(netip.MustParsePrefix("::1/128"))},
-				RedisURL:       "redis://localhost",
+				RedisURL:       "redis://localhost", RateLimit: -1,
 			}, "",
 		},
 		{"ipv6", []string{"ADDR=[::1]:80"}, other, ""},
@@ -96,6 +97,50 @@ func TestTheEnvironment(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, c.want, got)
 		})
+	}
+}
+
+// 0 switches off what may be off, and is refused elsewhere, as whatever else is no number: nothing stands for the default but nothing.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	type numbers struct{ rate, perUser, perAddress, operations, messageRate, messageBytes, writeBuffer int }
+	of := func(c config) numbers {
+		a := c.app(nil)
+		s := a.Server.Sockets
+		return numbers{a.RateLimit, s.PerUser, s.PerAddress, s.Operations, s.MessageRate, s.MessageSize, s.WriteBuffer}
+	}
+	const may, must = "no whole number from 0, which is no limit, to 50000000", "no whole number from 1 to 50000000; there is always a limit"
+	for name, c := range map[string]struct {
+		got   func(numbers) int
+		unset int // 0: the server's default
+		off   int // 0: it cannot be
+		says  string
+	}{
+		"RATE_LIMIT":           {func(n numbers) int { return n.rate }, 1200, -1, may},
+		"SOCKETS_PER_USER":     {func(n numbers) int { return n.perUser }, 0, -1, may},
+		"SOCKETS_PER_ADDRESS":  {func(n numbers) int { return n.perAddress }, 0, -1, may},
+		"SOCKET_OPERATIONS":    {func(n numbers) int { return n.operations }, 0, 0, must},
+		"SOCKET_MESSAGE_RATE":  {func(n numbers) int { return n.messageRate }, 0, 0, must},
+		"SOCKET_MESSAGE_BYTES": {func(n numbers) int { return n.messageBytes }, 0, 0, must},
+		"SOCKET_WRITE_BUFFER":  {func(n numbers) int { return n.writeBuffer }, 0, 0, must},
+	} {
+		for text, want := range map[string]int{"": c.unset, "1": 1, "70000": 70000, "50000000": 50_000_000} {
+			got, err := loadConfig([]string{name + "=" + text})
+			require.NoError(t, err, name)
+			require.Equal(t, want, c.got(of(got)), "%s=%s", name, text)
+		}
+		wrong := []string{"-1", "many", "1.5", "1e3", "50000001", "99999999999999999999", " 1", "1 ", "+1", "0x10", "1_000"}
+		if c.off == 0 {
+			wrong = append(wrong, "0")
+		} else {
+			got, err := loadConfig([]string{name + "=0"})
+			require.NoError(t, err, name)
+			require.Equal(t, c.off, c.got(of(got)), name)
+		}
+		for _, text := range wrong {
+			_, err := loadConfig([]string{name + "=" + text})
+			require.EqualError(t, err, fmt.Sprintf("%s: %q is %s", name, text, c.says))
+		}
 	}
 }
 

@@ -1,10 +1,11 @@
-// Command godstack is the program: it serves, migrates, seeds and makes accounts.
+// Command godstack is the program: it serves, migrates, seeds, makes accounts, and asks another one how it is.
 //
 // It is the only place that reads flags and the environment; app does the rest.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,7 @@ func command(environ []string) *cobra.Command {
 	root.AddCommand(
 		serve,
 		userCommand(configured),
+		healthyCommand(configured),
 		&cobra.Command{
 			Use:   "migrate",
 			Short: "Bring the database's schema up to date",
@@ -156,6 +158,30 @@ func userCommand(configured func(func(*cobra.Command, app.Config) error) func(*c
 	user := &cobra.Command{Use: "user", Short: "Manage accounts"}
 	user.AddCommand(create)
 	return user
+}
+
+// healthyCommand is the command that asks a program that serves how it is: images without a shell have nothing else to do so.
+func healthyCommand(configured func(func(*cobra.Command, app.Config) error) func(*cobra.Command, []string) error) *cobra.Command {
+	var (
+		addr  string
+		ready bool
+	)
+	healthy := &cobra.Command{
+		Use:   "healthy",
+		Short: "Ask the program that serves whether it runs; exit with 1 where it does not answer within 5 s",
+		Args:  cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+			line, err := app.Healthy(cmd.Context(), cmp.Or(addr, cfg.Addr), ready)
+			if err != nil {
+				return err
+			}
+			cmd.Println(line)
+			return nil
+		}),
+	}
+	healthy.Flags().StringVar(&addr, "addr", "", "where it listens; ADDR by default")
+	healthy.Flags().BoolVar(&ready, "ready", false, "ask whether it serves: its database answers, and the change log is being read")
+	return healthy
 }
 
 // newLogger logs for people in development and for machines in production.

@@ -74,6 +74,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"serve"}, []string{"ENV=x"}, "godstack: environment: ENV:"},
 		{[]string{"migrate"}, []string{"ENV=production"}, "godstack: environment: DATABASE_URL: required"},
 		{[]string{"migrate"}, []string{"DATABASE_URL=postgres://localhost:x/"}, "godstack: environment: DATABASE_URL: no address"},
+		{[]string{"serve"}, []string{"PUBSUB=redis"}, "godstack: REDIS_URL: required where PUBSUB is redis"},
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 1, run(t.Context(), c.args, c.environ, &stdout, &stderr), c.args)
@@ -115,6 +116,27 @@ func TestServeUntilTheContextIsDone(t *testing.T) {
 	require.Zero(t, <-code, stderr.String())
 	require.Contains(t, stderr.String(), `"msg":"request"`, "logs are JSON in production")
 	_, _ = logtest.Writer().Write(stderr.Bytes())
+}
+
+func TestHealthy(t *testing.T) {
+	t.Parallel()
+	database := dbtest.URL(t)
+	_, addr := serve(t, inProduction(database)...)
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"healthy"}, "ok\n"},
+		{[]string{"healthy", "--ready"}, "ready\n"},
+		{[]string{"healthy", "--addr", addr, "--ready"}, "ready\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Zero(t, run(t.Context(), c.args, inProduction(database, "ADDR="+addr), &stdout, &stderr), stderr.String())
+		require.Equal(t, c.says, stdout.String())
+	}
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), []string{"healthy"}, inProduction(database), &stdout, &stderr))
+	require.Equal(t, "godstack: nobody knows the port of \"127.0.0.1:0\"\n", stderr.String())
 }
 
 func TestLogs(t *testing.T) {

@@ -94,6 +94,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Pubsub == "" {
 		c.Pubsub = defaultPubsub(c.Development)
 	}
+	if c.Pubsub == PubsubRedis && c.RedisURL == "" {
+		return c, errors.New("REDIS_URL: required where PUBSUB is redis")
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -9,9 +9,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/dbtest"
@@ -39,6 +44,101 @@ func TestTheProgramAnswers(t *testing.T) {
 	require.NoError(t, a.Close())
 	_, err := net.Dial("tcp", a.Addr().String())
 	require.Error(t, err)
+}
+
+// What is asked is the program itself, on whatever address it listens, and what it answers is why it is not well.
+func TestHealthy(t *testing.T) {
+	t.Parallel()
+	p := newPostgresProxy(t, dbtest.URL(t))
+	p.url += "&pool_max_conn_idle_time=1ms&pool_health_check_period=1ms" // who asks the database connects anew
+	a := start(t, Config{DatabaseURL: p.url, Addr: ":0"})
+	_, port, err := net.SplitHostPort(a.Addr().String())
+	require.NoError(t, err)
+	for _, addr := range []string{":" + port, "0.0.0.0:" + port, "127.0.0.1:" + port, "localhost:" + port} {
+		line, err := Healthy(t.Context(), addr, false)
+		require.NoError(t, err)
+		require.Equal(t, "ok", line)
+		line, err = Healthy(t.Context(), addr, true)
+		require.NoError(t, err)
+		require.Equal(t, "ready", line)
+	}
+	p.refuse(true)
+	require.Eventually(t, func() bool {
+		_, err = Healthy(t.Context(), ":"+port, true)
+		return err != nil
+	}, patience, time.Millisecond)
+	require.EqualError(t, err, "not ready: the database does not answer")
+	_, err = Healthy(t.Context(), ":"+port, false)
+	require.NoError(t, err)
+
+	require.NoError(t, a.Close())
+	_, err = Healthy(t.Context(), ":"+port, false)
+	require.ErrorContains(t, err, "ask /healthz of :"+port+": dial tcp :"+port+": connect: connection refused")
+	for _, addr := range []string{":0", "localhost"} {
+		_, err = Healthy(t.Context(), addr, false)
+		require.EqualError(t, err, `nobody knows the port of "`+addr+`"`)
+	}
+}
+
+// Whoever listens there and says nothing is not healthy.
+func TestHealthyDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = Healthy(ctx, ln.Addr().String(), false)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	_, err = Healthy(t.Context(), other.Listener.Addr().String(), false)
+	require.ErrorContains(t, err, "the answer is 404 Not Found")
+}
+
+// Operators find in pg_stat_activity what each connection is for, below the name that they gave.
+func TestConnectionsHaveNames(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", longestName)
+	for _, c := range []struct {
+		name, listen string // what the addresses say; "-": LISTEN_DATABASE_URL is not set
+		want         []string
+	}{
+		{"", "-", []string{"godstack", "godstack listen", "godstack tailer"}},
+		{"", "", []string{"godstack", "godstack listen", "godstack tailer"}},
+		{"shop", "-", []string{"shop", "shop listen", "shop tailer"}},
+		{"shop", "", []string{"shop", "shop listen", "shop tailer"}},
+		{"shop", "direct", []string{"direct listen", "direct tailer", "shop"}},
+		{long, "-", []string{long[:56] + " listen", long[:56] + " tailer", long}},
+	} {
+		pool := dbtest.New(t)
+		address := pool.Config().ConnString()
+		with := func(name string) string {
+			if name == "" {
+				return address
+			}
+			u, err := url.Parse(address)
+			require.NoError(t, err)
+			q := u.Query()
+			q.Set("application_name", name)
+			u.RawQuery = q.Encode()
+			return u.String()
+		}
+		cfg := Config{DatabaseURL: with(c.name), Pubsub: PubsubPostgres}
+		if c.listen != "-" {
+			cfg.ListenURL = with(c.listen)
+		}
+		a := start(t, cfg)
+		require.EventuallyWithT(t, func(t *assert.CollectT) {
+			rows, err := pool.Query(context.Background(), `SELECT DISTINCT application_name COLLATE "C" FROM pg_stat_activity
+				WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY 1`)
+			require.NoError(t, err)
+			got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			require.NoError(t, err)
+			require.Equal(t, c.want, got)
+		}, patience, time.Millisecond)
+		require.NoError(t, a.Close())
+	}
 }
 
 func TestTheProgramEndsWithItsContext(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	"godstack/internal/auth"
 	"godstack/internal/dbtest"
+	"godstack/internal/followtest"
 	"godstack/internal/logtest"
 	"godstack/internal/mail"
 	"godstack/internal/ratelimit"
@@ -318,12 +319,7 @@ func (c client) refresh(token string) (tokens, answer, error) {
 	return tokensOf(a.Data["refresh"]), a, err
 }
 
-// frame is a message of graphql-transport-ws.
-type frame struct {
-	ID      string          `json:"id,omitempty"`
-	Type    string          `json:"type"`
-	Payload json.RawMessage `json:"payload,omitempty"`
-}
+type frame = followtest.Message
 
 // socket is a client's connection to a program.
 type socket struct {

@@ -28,6 +28,29 @@ type database struct {
 // privateDatabase is the database's name in the private cluster.
 const privateDatabase = "godstack"
 
+// applicationName is by what operators find the program's connections in pg_stat_activity, where the address gives them no other name.
+const applicationName = "godstack"
+
+// identify names a connection that has no name.
+func identify(db *pgx.ConnConfig, as string) {
+	if db.RuntimeParams["application_name"] == "" {
+		db.RuntimeParams["application_name"] = as
+	}
+}
+
+// longestName is what Postgres keeps of a name, in bytes: NAMEDATALEN - 1. It takes each that is not ASCII for a question mark.
+const longestName = 63
+
+// purposed returns how to connect for a purpose, which stands behind the connection's name.
+func purposed(db *pgx.ConnConfig, purpose string) *pgx.ConnConfig {
+	db = db.Copy()
+	purpose = " " + purpose
+	as := db.RuntimeParams["application_name"]
+	as = as[:min(len(as), longestName-len(purpose))]
+	db.RuntimeParams["application_name"] = as + purpose
+	return db
+}
+
 // stopTimeout bounds how long the private cluster may take to stop.
 const stopTimeout = 30 * time.Second
 
@@ -60,9 +83,7 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), db.close(ctx))
 	}
-	if poolCfg.ConnConfig.RuntimeParams["application_name"] == "" {
-		poolCfg.ConnConfig.RuntimeParams["application_name"] = "godstack"
-	}
+	identify(poolCfg.ConnConfig, applicationName)
 	poolCfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
 		entpgx.RegisterUUID(c.TypeMap())
 		return nil

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -31,15 +30,17 @@ func defaultPubsub(development bool) Pubsub {
 }
 
 // listenConfig is how to connect for what needs a session, listening and the change log's tailer: as listenURL says where that is not
-// empty, else as the pool does.
+// empty, else as the pool does. It has the pool's name unless it has one of its own.
 func listenConfig(listenURL string, pool *pgxpool.Pool) (*pgx.ConnConfig, error) {
+	like := pool.Config().ConnConfig
 	if listenURL == "" {
-		return pool.Config().ConnConfig, nil
+		return like, nil
 	}
 	cfg, err := ParseDatabaseURL(listenURL)
 	if err != nil {
 		return nil, fmt.Errorf("LISTEN_DATABASE_URL: %w", err)
 	}
+	identify(cfg.ConnConfig, like.RuntimeParams["application_name"])
 	return cfg.ConnConfig, nil
 }
 
@@ -50,11 +51,8 @@ func newPubsub(ctx context.Context, by Pubsub, cfg Config, listen *pgx.ConnConfi
 	case PubsubMemory:
 		return pubsub.NewMemory(&pubsub.Bus{}, settings)
 	case PubsubPostgres:
-		return pubsub.NewPostgres(listen, settings)
+		return pubsub.NewPostgres(purposed(listen, "listen"), settings)
 	case PubsubRedis:
-		if cfg.RedisURL == "" {
-			return nil, errors.New("PUBSUB: redis needs a REDIS_URL")
-		}
 		option, err := ParseRedisURL(cfg.RedisURL)
 		if err != nil {
 			return nil, fmt.Errorf("REDIS_URL: %w", err)

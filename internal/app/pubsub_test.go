@@ -80,6 +80,8 @@ func TestPubsubSettings(t *testing.T) {
 	_, err = listenConfig("postgres://ada:s3cret@:x/", pool)
 	require.ErrorContains(t, err, "LISTEN_DATABASE_URL: ")
 	require.NotContains(t, err.Error(), "s3cret")
+	_, err = Config{DatabaseURL: "postgres://localhost/godstack", Pubsub: PubsubRedis}.withDefaults()
+	require.EqualError(t, err, "REDIS_URL: required where PUBSUB is redis")
 	for _, c := range []struct {
 		by    Pubsub
 		redis string
@@ -87,7 +89,6 @@ func TestPubsubSettings(t *testing.T) {
 	}{
 		{"", "", `PUBSUB: "" is none of memory, postgres and redis`},
 		{"kafka", "", `PUBSUB: "kafka" is none of memory, postgres and redis`},
-		{PubsubRedis, "", "PUBSUB: redis needs a REDIS_URL"},
 		{PubsubRedis, "http://localhost", "REDIS_URL: no address"},
 	} {
 		_, err := newPubsub(t.Context(), c.by, Config{RedisURL: c.redis}, pool.Config().ConnConfig, pool)

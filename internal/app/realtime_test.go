@@ -3,7 +3,6 @@ package app
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,18 +36,12 @@ import (
 
 	"godstack/internal/auth"
 	"godstack/internal/devdb"
+	"godstack/internal/followtest"
 	"godstack/internal/logtest"
 )
 
-const (
-	// long bounds what a test waits for where much is to be done.
-	long = 3 * patience
-
-	followThread  = `subscription($id: ID!, $since: Cursor) { change: threadChanged(id: $id, since: $since) ` + changeFields
-	followThreads = `subscription($since: Cursor) { change: threadsChanged(since: $since) ` + changeFields
-	followRecords = `subscription($refs: [RecordRef!]!, $since: Cursor) { change: recordsChanged(refs: $refs, since: $since) ` + changeFields
-	changeFields  = `{ kind recordId version cursor } }`
-)
+// long bounds what a test waits for where much is to be done.
+const long = 3 * patience
 
 // Whatever nodes wake each other by, and also where that is dead, what is written on one is delivered by the other, and who is signed out
 // on one loses the sockets on the other.
@@ -93,11 +86,11 @@ func (c *cluster) delivers(t *testing.T, me client) {
 	t.Helper()
 	id := me.newThread(t)
 	s := c.on(0).as(me.token).connect(t)
-	s.operate("thread", followThread, map[string]any{"id": id})
+	s.operate("thread", followtest.Thread, map[string]any{"id": id})
 	s.expectChanges(change{"thread", "SNAPSHOT", id, 1})
-	s.operate("records", followRecords, map[string]any{"refs": []any{map[string]any{"id": id, "knownVersion": 1}}})
+	s.operate("records", followtest.Records, map[string]any{"refs": []any{map[string]any{"id": id, "knownVersion": 1}}})
 	s.expectChanges(change{op: "records", kind: "READY"})
-	s.operate("threads", followThreads, nil)
+	s.operate("threads", followtest.Threads, nil)
 	for f := s.change(); f.kind != "READY"; f = s.change() {
 		require.Equal(t, "SNAPSHOT", f.kind)
 	}
@@ -147,7 +140,7 @@ func (s *socket) changeAt() (change, string) {
 		f = s.receive()
 	}
 	require.Equal(s.t, "next", f.Type, string(f.Payload))
-	e, err := parseEvent(f.Payload)
+	e, err := followtest.ParseEvent(f.Payload)
 	require.NoError(s.t, err)
 	return change{f.ID, e.Kind, e.RecordID, e.Version}, e.Cursor
 }
@@ -160,24 +153,6 @@ func (s *socket) expectChanges(want ...change) {
 		got = append(got, s.change())
 	}
 	require.ElementsMatch(s.t, want, got)
-}
-
-// event is what the subscriptions select, by the alias change.
-type event struct {
-	Kind, RecordID, Cursor string
-	Version                int
-}
-
-func parseEvent(payload []byte) (event, error) {
-	var p struct {
-		Data   struct{ Change event }
-		Errors json.RawMessage
-	}
-	err := json.Unmarshal(payload, &p)
-	if err == nil && p.Errors != nil {
-		err = fmt.Errorf("errors: %s", p.Errors)
-	}
-	return p.Data.Change, err
 }
 
 // diary is a log that can be asked.
@@ -339,12 +314,12 @@ func (p *deafProxy) die() {
 func TestConnectionsAreLostInAStorm(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		doing string // the last statement of the connections that are terminated: all have the same name
+		name  string // of the connections that are terminated
 		says  string // what the log says, so often, when there are others
 		times int
 	}{
-		"listeners are terminated": {"%godstack_changes%", "pubsub: connected", 4},
-		"tailers are terminated":   {"%FROM changelog_state) h%", "change log: connecting again", 2},
+		"listeners are terminated": {"godstack listen", "pubsub: connected", 4},
+		"tailers are terminated":   {"godstack tailer", "change log: connecting again", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -356,7 +331,7 @@ func TestConnectionsAreLostInAStorm(t *testing.T) {
 			ended := 0
 			require.Eventually(t, func() bool {
 				ended += c.count(t, `(SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-					WHERE datname = current_database() AND query LIKE $1 AND pid <> pg_backend_pid()) ended`, test.doing)
+					WHERE datname = current_database() AND application_name = $1) ended`, test.name)
 				return ended >= len(c.nodes)
 			}, patience, time.Millisecond)
 			log.wait(t, test.says, test.times)
@@ -468,7 +443,7 @@ type storm struct {
 	c         *cluster
 	me        client
 	ids       []string
-	followers []*follower
+	followers []*followtest.Follower
 	stop      func() // the writers
 	quit      func() // the followers
 }
@@ -488,17 +463,10 @@ func (c *cluster) storm(t *testing.T) *storm {
 	s.quit = sync.OnceFunc(func() { cancel(); following.Wait() })
 	t.Cleanup(s.quit)
 	for i := range 12 {
-		w := &follower{at: s.me.on(c.nodes[i%2]), versions: map[string]int{}}
-		switch i / 2 % 3 {
-		case 0:
-			w.document, w.vars, w.single = followThread, map[string]any{"id": s.ids[i%len(s.ids)]}, true
-		case 1:
-			w.document, w.vars = followThreads, map[string]any{}
-		case 2:
-			w.document, w.vars = followRecords, map[string]any{"refs": refs}
-		}
-		s.followers = append(s.followers, w)
-		following.Go(func() { w.run(ctx) })
+		document := []string{followtest.Thread, followtest.Threads, followtest.Records}[i/2%3]
+		f := s.me.on(c.nodes[i%2]).follower(document, map[string]any{"id": s.ids[i%len(s.ids)], "refs": refs})
+		s.followers = append(s.followers, f)
+		following.Go(func() { f.Run(ctx) })
 	}
 	done := make(chan struct{})
 	s.stop = sync.OnceFunc(func() { close(done); writing.Wait() })
@@ -539,10 +507,10 @@ func (s *storm) write(id string, n int, done <-chan struct{}) {
 func (s *storm) more(t *testing.T, n int) {
 	t.Helper()
 	before := make([]map[string]int, len(s.followers))
-	for i, w := range s.followers {
-		before[i] = w.held()
+	for i, f := range s.followers {
+		before[i] = f.Held()
 	}
-	eachInTurn(t, len(before), func(i int) bool { return s.followers[i].beyond(before[i], n) })
+	eachInTurn(t, len(before), func(i int) bool { return s.followers[i].Beyond(before[i], n) })
 }
 
 // eachInTurn waits until a condition held once for each i.
@@ -568,186 +536,18 @@ func (s *storm) end(t *testing.T, anew bool) {
 		got := s.me.must(t, "thread", `query($id: ID!) { thread(id: $id) { version } }`, map[string]any{"id": id})
 		final[id] = int(got.(map[string]any)["version"].(float64))
 	}
-	eachInTurn(t, len(s.followers), func(i int) bool { return s.followers[i].has(final) })
+	eachInTurn(t, len(s.followers), func(i int) bool { return s.followers[i].Has(final) })
 	s.quit()
-	for i, w := range s.followers {
-		require.Empty(t, w.wrong, "follower %d", i)
-		require.Equal(t, anew, w.resyncs > 0, "follower %d, who began anew %d times and came back %d times", i, w.resyncs, w.returns)
+	for i, f := range s.followers {
+		require.Empty(t, f.Wrong(), "follower %d", i)
+		require.Equal(t, anew, f.Resyncs() > 0, "follower %d, who began anew %d times and came back %d times", i, f.Resyncs(), f.Returns())
 	}
 }
 
-// follower is a client with a subscription, which goes on from its last cursor.
-type follower struct {
-	at       client
-	dial     func(ctx context.Context, network, address string) (net.Conn, error) // nil: as always
-	document string
-	vars     map[string]any
-	single   bool // of one record: its SNAPSHOT is a place
-
-	mu       sync.Mutex     // protects what follows
-	versions map[string]int // by id
-	cursor   string
-	opening  bool // snapshots come
-	events   int
-	resyncs  int
-	returns  int      // after an error of the server's
-	wrong    []string // what should not have come
-}
-
-// held is what the client has: nothing as long as it is incomplete.
-func (w *follower) held() map[string]int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.opening {
-		return nil
-	}
-	return maps.Clone(w.versions)
-}
-
-// has reports whether the client has these versions of its records.
-func (w *follower) has(versions map[string]int) bool {
-	if id, ok := w.vars["id"].(string); ok {
-		versions = map[string]int{id: versions[id]}
-	}
-	return maps.Equal(versions, w.held())
-}
-
-// beyond reports whether the client has n more versions of each record than before.
-func (w *follower) beyond(before map[string]int, n int) bool {
-	held := w.held()
-	for id, version := range held {
-		if version < before[id]+n {
-			return false
-		}
-	}
-	return len(held) > 0
-}
-
-// run opens a socket and, as often as the subscription ends, another one, until ctx is done.
-func (w *follower) run(ctx context.Context) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := w.open(ctx)
-		if err == nil {
-			err = w.follow(ctx, conn)
-			_ = conn.CloseNow()
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		w.mu.Lock()
-		if w.returns++; !errors.Is(err, errEnded) {
-			w.wrong = append(w.wrong, err.Error())
-		}
-		w.mu.Unlock()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// errEnded says that the server has ended the subscription with UNAVAILABLE, for which a client comes back.
-var errEnded = errors.New("ended")
-
-// open opens a socket and signs in.
-func (w *follower) open(ctx context.Context) (*websocket.Conn, error) {
-	transport := &http.Transport{DialContext: w.dial, DisableKeepAlives: true}
-	conn, _, err := websocket.Dial(ctx, strings.Replace(w.at.url, "http", "ws", 1)+"/graphql",
-		&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"graphql-transport-ws"}})
-	if err != nil {
-		return nil, err
-	}
-	hello, err := json.Marshal(map[string]string{"authorization": "Bearer " + w.at.token})
-	if err == nil {
-		err = wsjson.Write(ctx, conn, frame{Type: "connection_init", Payload: hello})
-	}
-	var f frame
-	if err == nil {
-		err = wsjson.Read(ctx, conn, &f)
-	}
-	if err != nil {
-		_ = conn.CloseNow()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// subscribe sends the subscription, since the last cursor.
-func (w *follower) subscribe(ctx context.Context, conn *websocket.Conn) error {
-	w.mu.Lock()
-	vars := maps.Clone(w.vars)
-	if w.cursor != "" {
-		vars["since"] = w.cursor
-	} else {
-		w.opening = true
-	}
-	w.mu.Unlock()
-	payload, err := json.Marshal(map[string]any{"query": w.document, "variables": vars})
-	if err != nil {
-		return err
-	}
-	return wsjson.Write(ctx, conn, frame{ID: "1", Type: "subscribe", Payload: payload})
-}
-
-// follow subscribes on a socket and reads until that ends.
-func (w *follower) follow(ctx context.Context, conn *websocket.Conn) error {
-	err := w.subscribe(ctx, conn)
-	for err == nil {
-		var f frame
-		switch err = wsjson.Read(ctx, conn, &f); {
-		case err != nil:
-		case f.Type == "ping":
-			err = wsjson.Write(ctx, conn, frame{Type: "pong"})
-		case f.Type == "error" && bytes.Contains(f.Payload, []byte(`"UNAVAILABLE"`)):
-			return errEnded
-		case f.Type != "next":
-			return fmt.Errorf("%s %s", f.Type, f.Payload)
-		default:
-			err = w.take(f.Payload)
-		}
-	}
-	return err
-}
-
-// take takes an event.
-func (w *follower) take(payload []byte) error {
-	e, err := parseEvent(payload)
-	if err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	right := true
-	switch e.Kind {
-	case "SNAPSHOT":
-		right = w.opening
-		w.versions[e.RecordID] = e.Version
-		w.opening = !w.single
-	case "READY":
-		w.opening = false
-	case "UPDATED":
-		right = !w.opening && e.Version == w.versions[e.RecordID]+1
-	case "RESYNC":
-		if !w.opening { // else the cursor that it came with was that of a snapshot
-			w.resyncs++
-		}
-		w.opening = true
-		clear(w.versions)
-	default:
-		right = false
-	}
-	if !right {
-		w.wrong = append(w.wrong, fmt.Sprintf("%+v, holding %d", e, w.versions[e.RecordID]))
-	}
-	if e.Kind == "UPDATED" {
-		w.versions[e.RecordID] = e.Version
-	}
-	w.events++
-	w.cursor = cmp.Or(e.Cursor, w.cursor)
-	return nil
+// follower is a client of the program with a subscription.
+func (c client) follower(document string, vars map[string]any) *followtest.Follower {
+	host := strings.TrimPrefix(c.url, "http://")
+	return &followtest.Follower{Node: func(int) string { return host }, Token: c.token, Document: document, Vars: vars}
 }
 
 // A cursor is good on every node, also after a restart, and with keys that were added since; one that no key of ours has made is refused.
@@ -764,7 +564,7 @@ func TestCursorsAreGoodEverywhere(t *testing.T) {
 	}
 	s := me.connect(t)
 	cursors := map[string]string{}
-	subscriptions := map[string]string{"thread": followThread, "threads": followThreads, "records": followRecords}
+	subscriptions := map[string]string{"thread": followtest.Thread, "threads": followtest.Threads, "records": followtest.Records}
 	vars := map[string]any{"id": id, "refs": []any{map[string]any{"id": id}}}
 	for op, document := range subscriptions {
 		s.operate(op, document, vars)
@@ -855,7 +655,7 @@ func TestSocketsAreRenewed(t *testing.T) {
 			one, other := c.signIn(t), c.signIn(t)
 			id := one.at(0).newThread(t)
 			renewed, left := one.connect(t, 0), other.connect(t, 0).watch()
-			renewed.operate("1", followThread, map[string]any{"id": id})
+			renewed.operate("1", followtest.Thread, map[string]any{"id": id})
 			renewed.expectChanges(change{"1", "SNAPSHOT", id, 1})
 
 			// It has to be good when the other one has ended.
@@ -953,7 +753,7 @@ func TestEventStreams(t *testing.T) {
 	me := c.on(1).as(c.on(1).login(t, "ada").access)
 	over := c.on(0).as(c.on(0).login(t, "ada").access)
 	id := me.newThread(t)
-	body, err := json.Marshal(map[string]any{"query": followThread, "variables": map[string]any{"id": id}})
+	body, err := json.Marshal(map[string]any{"query": followtest.Thread, "variables": map[string]any{"id": id}})
 	require.NoError(t, err)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, over.url+"/graphql", bytes.NewReader(body))
 	require.NoError(t, err)
@@ -969,9 +769,9 @@ func TestEventStreams(t *testing.T) {
 		t.Helper()
 		for lines.Scan() {
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				e, err := parseEvent([]byte(data))
+				e, err := followtest.ParseEvent([]byte(data))
 				require.NoError(t, err)
-				require.Equal(t, event{kind, id, e.Cursor, version}, e)
+				require.Equal(t, followtest.Event{Kind: kind, RecordID: id, Cursor: e.Cursor, Version: version}, e)
 				return
 			}
 		}
@@ -986,109 +786,135 @@ func TestEventStreams(t *testing.T) {
 	}
 }
 
-// Clients that never read hold nobody up, take no memory, and are closed.
+// Clients that never read hold nobody up, and take no memory.
 //
 //nolint:paralleltest // it measures the heap of the process
 func TestClientsThatNeverRead(t *testing.T) {
-	const healthy, stuck, threads = 1000, 50, 100
-	log := &diary{}
-	c := newCluster(t, log.keep, func(cfg *Config) {
-		cfg.Server.Sockets.PerUser, cfg.Server.Sockets.WriteBuffer = 2*healthy, 64<<10
-	})
-	c.user(t, "ada", "user")
-	me := c.on(0).as(c.on(0).login(t, "ada").access)
-	ids := make([]string, threads)
-	refs := make([]any, threads)
-	for i := range ids {
-		ids[i] = me.newThread(t)
-		refs[i] = map[string]any{"id": ids[i]}
+	const healthy, stuck, threads, rounds = 1000, 50, 100, 20
+	a := newAudience(t, healthy, stuck, threads, time.Hour)
+	a.write(t, 2)
+	before := heap()
+	a.write(t, rounds)
+	grown := heap() - before
+	t.Logf("%d events later the heap has grown by %d KiB, from %d KiB", rounds*(threads+2), grown>>10, before>>10)
+	require.Less(t, grown, int64(3<<20))
+	require.Zero(t, a.log.count("socket"), "nobody has gone")
+	a.end(t)
+}
+
+// Clients that take nothing for DrainTimeout are closed, and no others.
+func TestClientsThatNeverReadAreClosed(t *testing.T) {
+	t.Parallel()
+	const stuck = 3
+	a := newAudience(t, 3, stuck, 20, time.Second)
+	for since := time.Now(); a.log.count("socket") < stuck; a.write(t, 1) {
+		require.Less(t, time.Since(since), long)
 	}
+	a.write(t, 1)
+	require.Equal(t, stuck, a.log.count("socket"), "those who read stay")
+	a.end(t)
+}
+
+// audience is clients that follow all threads, or the first, of whom some never read.
+type audience struct {
+	c        *cluster
+	log      *diary
+	ids      []string
+	crowd    []*followtest.Follower // those who read
+	versions map[string]int         // of the threads
+	quit     func()
+}
+
+// newAudience has clients connect to a node that has drain for each. All that read have what there is when it returns.
+func newAudience(t *testing.T, healthy, stuck, threads int, drain time.Duration) *audience {
+	t.Helper()
+	a := &audience{log: &diary{}, versions: map[string]int{}}
+	a.c = newCluster(t, a.log.keep, func(cfg *Config) {
+		k := &cfg.Server.Sockets
+		k.PerUser, k.WriteBuffer, k.DrainTimeout = 2*(healthy+stuck), 64<<10, drain
+	})
+	a.c.user(t, "ada", "user")
+	me := a.c.on(0).as(a.c.on(0).login(t, "ada").access)
+	var refs []any
+	for range threads {
+		id := me.newThread(t)
+		a.ids, refs, a.versions[id] = append(a.ids, id), append(refs, map[string]any{"id": id}), 1
+	}
+	vars := map[string]any{"id": a.ids[0], "refs": refs}
 	ctx, cancel := context.WithCancel(context.Background())
 	var following sync.WaitGroup
-	quit := sync.OnceFunc(func() { cancel(); following.Wait() })
-	t.Cleanup(quit)
+	a.quit = sync.OnceFunc(func() { cancel(); following.Wait() })
+	t.Cleanup(a.quit)
 
-	// Those that are stuck select much, and their connections hold little.
+	// Those that are stuck select as much as they may, and their connections hold little.
 	var much strings.Builder
-	for i := range 100 {
+	for i := range 95 {
 		fmt.Fprintf(&much, " s%d: subject", i)
 	}
 	for i := range stuck {
-		w := &follower{at: me, dial: narrow, vars: map[string]any{"id": ids[0], "refs": refs}}
-		switch i % 3 {
-		case 0:
-			w.document = `subscription($id: ID!) { threadChanged(id: $id) { version thread {` + much.String() + ` } } }`
-		case 1:
-			w.document = `subscription { threadsChanged { version thread {` + much.String() + ` } } }`
-		case 2:
-			w.document = `subscription($refs: [RecordRef!]!) {
-				recordsChanged(refs: $refs) { version record { ... on Thread {` + much.String() + ` } } } }`
-		}
-		conn, err := w.open(ctx)
+		f := me.follower([]string{
+			`subscription($id: ID!) { threadChanged(id: $id) { version thread {` + much.String() + ` } } }`,
+			`subscription { threadsChanged { version thread {` + much.String() + ` } } }`,
+			`subscription($refs: [RecordRef!]!) { recordsChanged(refs: $refs) { version record { ... on Thread {` + much.String() + ` } } } }`,
+		}[i%3], vars)
+		f.Dial = narrow
+		conn, err := f.Open(ctx, 0)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = conn.CloseNow() })
-		require.NoError(t, w.subscribe(ctx, conn))
+		require.NoError(t, f.Subscribe(ctx, conn))
 	}
-	crowd := make([]*follower, healthy)
-	for i := range crowd {
-		w := &follower{at: me, versions: map[string]int{}}
+	for i := range healthy {
+		document := followtest.Thread
 		switch i % 200 {
 		case 0:
-			w.document, w.vars = followThreads, map[string]any{}
+			document = followtest.Threads
 		case 1:
-			w.document, w.vars = followRecords, map[string]any{"refs": refs}
-		default:
-			w.document, w.vars, w.single = followThread, map[string]any{"id": ids[0]}, true
+			document = followtest.Records
 		}
-		crowd[i] = w
-		conn, err := w.open(ctx)
+		f := me.follower(document, vars)
+		a.crowd = append(a.crowd, f)
+		conn, err := f.Open(ctx, 0)
 		require.NoError(t, err)
 		following.Go(func() {
 			defer func() { _ = conn.CloseNow() }()
-			if err := w.follow(ctx, conn); ctx.Err() == nil {
+			if err := f.Follow(ctx, conn); ctx.Err() == nil {
 				t.Errorf("client %d: %v", i, err)
 			}
 		})
 	}
-	versions := map[string]int{}
-	for _, id := range ids {
-		versions[id] = 1
-	}
-	all := func() {
-		t.Helper()
-		eachInTurn(t, healthy, func(i int) bool { return crowd[i].has(versions) })
-	}
-	// write makes so many rounds of an update of each thread and some of the first. It waits for who reads, and for nobody else.
-	write := func(rounds int) {
-		t.Helper()
-		for range rounds {
-			c.exec(t, `UPDATE threads SET subject = repeat(md5(random()::text), 6)`)
-			for range 2 {
-				c.exec(t, `UPDATE threads SET subject = 'the first' WHERE id = (SELECT id FROM threads ORDER BY created_at, id LIMIT 1)`)
-			}
-			for _, id := range ids {
-				versions[id]++
-			}
-			versions[ids[0]] += 2
-			all()
+	a.wait(t)
+	return a
+}
+
+// wait waits for those who read, and for nobody else.
+func (a *audience) wait(t *testing.T) {
+	t.Helper()
+	eachInTurn(t, len(a.crowd), func(i int) bool { return a.crowd[i].Has(a.versions) })
+}
+
+// write makes so many rounds of an update of each thread and some of the first.
+func (a *audience) write(t *testing.T, rounds int) {
+	t.Helper()
+	for range rounds {
+		a.c.exec(t, `UPDATE threads SET subject = repeat(md5(random()::text), 6)`)
+		for range 2 {
+			a.c.exec(t, `UPDATE threads SET subject = 'the first' WHERE id = (SELECT id FROM threads ORDER BY created_at, id LIMIT 1)`)
 		}
+		for _, id := range a.ids {
+			a.versions[id]++
+		}
+		a.versions[a.ids[0]] += 2
+		a.wait(t)
 	}
-	all()
-	write(2)
-	before := heap()
-	const rounds = 20
-	write(rounds)
-	grown := heap() - before
-	t.Logf("%d events later the heap has grown by %d KiB, from %d KiB; %d clients have gone",
-		rounds*(threads+2), grown>>10, before>>10, log.count("socket"))
-	require.Less(t, grown, int64(3<<20))
-	log.wait(t, "socket", stuck)
-	write(1)
-	require.Equal(t, stuck, log.count("socket"), "those who read stay")
-	quit()
-	for i, w := range crowd {
-		require.Empty(t, w.wrong, "client %d", i)
-		require.Zero(t, w.resyncs, "client %d", i)
+}
+
+// end has all go. Those who read have been told all, and nothing twice.
+func (a *audience) end(t *testing.T) {
+	t.Helper()
+	a.quit()
+	for i, f := range a.crowd {
+		require.Empty(t, f.Wrong(), "client %d", i)
+		require.Zero(t, f.Resyncs(), "client %d", i)
 	}
 }
 

@@ -65,7 +65,9 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 	if c.pubsub, err = newPubsub(ctx, cfg.Pubsub, cfg, listen, pool); err != nil {
 		return nil, err
 	}
-	c.tailer, err = changelog.NewTailer(listen, deliver, &changelog.Config{ActiveInterval: activeInterval(cfg.Pubsub), Logger: cfg.Logger})
+	c.tailer, err = changelog.NewTailer(purposed(listen, "tailer"), deliver, &changelog.Config{
+		ActiveInterval: activeInterval(cfg.Pubsub), Logger: cfg.Logger,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}

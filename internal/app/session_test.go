@@ -232,7 +232,7 @@ func TestANodeThatIsBehindAsksTheDatabase(t *testing.T) {
 	var ended int
 	require.Eventually(t, func() bool {
 		require.NoError(t, c.db.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE application_name = 'behind' AND query LIKE '%changelog_state%'`).Scan(&ended))
+			WHERE application_name = 'behind tailer'`).Scan(&ended))
 		return ended == 1
 	}, patience, time.Millisecond)
 

@@ -105,7 +105,8 @@ func (d *data) close() { _ = d.conn.Close(context.Background()) }
 
 // backends are the process ids of the Postgres backends that serve a program.
 func (d *data) backends(ctx context.Context, applicationName string) ([]int, error) {
-	rows, err := d.conn.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE application_name = $1`, applicationName)
+	rows, err := d.conn.Query(ctx, `SELECT pid FROM pg_stat_activity
+		WHERE application_name = $1 OR starts_with(application_name, $1 || ' ')`, applicationName) // with its tailer
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
@@ -24,6 +25,19 @@ type Answer struct {
 	Body   []byte        // {"data":{...}}, all there is to send; nil where there are Errors
 	Data   []byte        // {...}
 	Errors gqlerror.List // of places in Data, yet to be presented: Err is the cause
+
+	once      sync.Once
+	presented []byte
+}
+
+// Presented is all there is to send: Body or, where there are Errors, what present makes of the answer. That is called once, whoever
+// comes first: who gets the same answer is told the same.
+func (a *Answer) Presented(present func(*Answer) []byte) []byte {
+	if len(a.Errors) == 0 {
+		return a.Body
+	}
+	a.once.Do(func() { a.presented = present(a) })
+	return a.presented
 }
 
 // Slot is where a subscription field leaves its stream.

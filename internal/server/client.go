@@ -97,10 +97,17 @@ func parseHop(s string) (netip.Addr, bool) {
 
 // signIn asks who presents this authorization, and returns the context in which that viewer asks.
 func (s *Server) signIn(ctx context.Context, authorization string) (_ context.Context, v viewer.Viewer, signedIn bool, err error) {
-	v, signedIn, err = s.deps.Viewer(ctx, authorization)
+	v, signedIn, err = s.viewer(ctx, authorization)
 	if err != nil || !signedIn {
 		return ctx, viewer.Viewer{}, false, err
 	}
 	requestFrom(ctx).user = v.ID
 	return viewer.NewContext(ctx, v), v, true, nil
+}
+
+// viewer asks who presents this authorization, for OperationTimeout at most: nothing else bounds a socket that is signed in.
+func (s *Server) viewer(ctx context.Context, authorization string) (v viewer.Viewer, signedIn bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.OperationTimeout)
+	defer cancel()
+	return s.deps.Viewer(ctx, authorization)
 }

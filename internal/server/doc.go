@@ -20,10 +20,12 @@
 //     is watched is the viewer's, however many renew at once (TestRenewalsAtOnce).
 //   - No user has more sockets and event streams than Sockets.PerUser (TestSocketsOfAUserAreFew), and nobody at an address more than
 //     Sockets.PerAddress (TestSocketsOfNobodyAreFew). No client has more waiting than Sockets.WriteBuffer and one answer
-//     (TestEventsOfASlowClient; package graphqlws), and one that takes nothing for 30 s is let go (TestPartsOfEventsHaveATimeEach).
-//   - Operations over a socket count as requests do (TestOperationsOverASocketAreCounted).
+//     (TestEventsOfASlowClient; package graphqlws), and one that takes nothing for [Sockets.DrainTimeout] is let go
+//     (TestClientsThatTakeNothing, TestPiecesOfEventsHaveATimeEach); it holds up no end (TestEventsThatNobodyTakesEnd).
+//   - Operations over a socket, and new access tokens, count as requests do (TestOperationsOverASocketAreCounted, TestRenewalsAreCounted).
 //   - A query, a mutation, and what a subscription begins with, end after Config.OperationTimeout; a subscription that has begun goes on
-//     (TestOperationsOverASocketAreBounded, TestSubscriptionsOutliveTheirBeginning).
+//     (TestOperationsOverASocketAreBounded, TestSubscriptionsOutliveTheirBeginning). So does finding out who asks
+//     (TestViewersAreKnownInTime).
 //   - A reserved event stream is opened once, and its operations are of who reserved it (TestAReservedStream,
 //     TestReservationsAreOfSomebody).
 //   - The [viewer.Client] is in the context before anybody is asked for the viewer. Its address is the peer's, or the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +19,10 @@ import (
 const (
 	// keepAlive is how often an event stream has something in it at least: proxies close what is silent.
 	keepAlive = 12 * time.Second
-	// drainTimeout is how long a client may take nothing of what is written to it.
-	drainTimeout = 30 * time.Second
+	// pieceSize is how many bytes are written at once: who takes them has DrainTimeout for the next.
+	pieceSize = 16 << 10
+	// endTimeout is how long a client may take what is being written when its stream has ended.
+	endTimeout = 5 * time.Second
 )
 
 // The parts of events that are always the same.
@@ -41,11 +44,13 @@ type events struct {
 	mu         sync.Mutex // protects what follows, and what operations say it does
 	open       bool       // somebody writes
 	over       bool       // nothing is put in any more
+	ended      bool       // nothing of it is written any more
 	parts      [][]byte   // yet to be written
 	size       int        // bytes that are yet to be written, or are being
 	room       chan struct{}
 	operations map[string]*streamed
-	unopened   *time.Timer // ends a reservation that nobody uses
+	unopened   *time.Timer           // ends a reservation that nobody uses
+	within     func(d time.Duration) // bounds the write that goes on; nil: there is none
 }
 
 // newEvents returns an event stream of a viewer, zero for nobody, whose client is in the context; refused says why there is none. It may
@@ -88,23 +93,27 @@ func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 // write sends what is put in until the stream is over, the client has gone, or the server drains.
 func (e *events) write(w http.ResponseWriter, r *http.Request) {
 	defer e.end()
+	defer context.AfterFunc(e.server.draining, e.end)()
 	// The server's timeouts are for answers that end.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // it is watched whether the client goes
+	e.bound(func(d time.Duration) { _ = control.SetWriteDeadline(time.Now().Add(d)) })
+	defer e.bound(nil)
 	w.Header().Set("Content-Type", typeEvents+"; charset=utf-8")
 	w.Header().Set("X-Accel-Buffering", "no") // for nginx
 	w.WriteHeader(http.StatusOK)
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	send := func(parts ...[]byte) bool {
-		extend := func() { _ = control.SetWriteDeadline(time.Now().Add(drainTimeout)) }
 		for _, p := range parts {
-			extend() // who takes one has time for the next
-			if _, err := w.Write(p); err != nil {
-				return false
+			for piece := range slices.Chunk(p, pieceSize) {
+				e.extend()
+				if _, err := w.Write(piece); err != nil {
+					return false
+				}
 			}
 		}
-		extend()
+		e.extend()
 		return control.Flush() == nil
 	}
 	for going := send(commentPart); going; { // some browsers wait for a first byte
@@ -117,9 +126,23 @@ func (e *events) write(w http.ResponseWriter, r *http.Request) {
 			going = send(commentPart)
 		case <-r.Context().Done():
 			return
-		case <-e.server.draining.Done():
-			return
 		}
+	}
+}
+
+// bound says how to bound the writes that follow; nil: there are none.
+func (e *events) bound(within func(time.Duration)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.within = within
+}
+
+// extend gives the client time for a write. What has been said at the end of the stream stands.
+func (e *events) extend() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.ended {
+		e.within(e.server.cfg.Sockets.DrainTimeout)
 	}
 }
 
@@ -181,6 +204,10 @@ func (e *events) finish() {
 func (e *events) end() {
 	e.mu.Lock()
 	e.over, e.parts = true, nil
+	if !e.ended && e.within != nil {
+		e.within(min(e.server.cfg.Sockets.DrainTimeout, endTimeout))
+	}
+	e.ended = true
 	if e.unopened != nil {
 		e.unopened.Stop()
 	}
@@ -263,6 +290,7 @@ func (o *streamed) Send(payload []byte) error {
 		select {
 		case <-room:
 		case <-o.ctx.Done():
+			return o.ctx.Err()
 		}
 	}
 	o.Flush()

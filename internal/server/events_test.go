@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -267,9 +268,10 @@ func TestEventsAreKeptAlive(t *testing.T) {
 	})
 }
 
-// patient is an answer of which each part takes a while to be written.
+// patient is an answer whose client takes a piece of an event in a while.
 type patient struct {
 	writer
+	takes    time.Duration
 	deadline time.Time
 }
 
@@ -279,31 +281,75 @@ func (w *patient) SetWriteDeadline(t time.Time) error {
 }
 
 func (w *patient) Write(p []byte) (int, error) {
-	<-time.After(drainTimeout * 2 / 3)
+	<-time.After(w.takes * time.Duration((len(p)+pieceSize-1)/pieceSize))
 	if !time.Now().Before(w.deadline) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	return w.writer.Write(p)
 }
 
-// A client has the time for each part of what waits for it, not for all.
-func TestPartsOfEventsHaveATimeEach(t *testing.T) {
+// A client has the time for each piece of what waits for it, not for all.
+func TestPiecesOfEventsHaveATimeEach(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t)
+		b := setup(t, func(_ *Deps, c *Config) { c.Sockets.DrainTimeout = time.Hour })
 		e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
 		require.NoError(t, err)
 		op, err := e.begin(t.Context(), "")
 		require.NoError(t, err)
-		w := &patient{writer: writer{header: http.Header{}}}
-		for range 5 {
-			require.True(t, op.Offer([]byte(`{}`)))
+		w := &patient{writer: writer{header: http.Header{}}, takes: 40 * time.Minute}
+		long := `"` + strings.Repeat("x", 3*pieceSize) + `"`
+		for _, payload := range []string{`{}`, long, `{}`} {
+			require.True(t, op.Offer([]byte(payload)))
 		}
 		op.Complete()
 		e.write(w, post(""))
 		text := strings.ReplaceAll(w.body.String(), string(commentPart), "") // as many as there were ticks
-		require.Equal(t, strings.Repeat("event: next\ndata: {}\n\n", 5)+"event: complete\ndata: \n\n", text)
+		require.Equal(t, "event: next\ndata: {}\n\nevent: next\ndata: "+long+"\n\nevent: next\ndata: {}\n\nevent: complete\ndata: \n\n", text)
 	})
+}
+
+// unread is an answer that nobody reads.
+type unread struct {
+	writer
+	conn net.Conn
+}
+
+func (w *unread) SetWriteDeadline(t time.Time) error { return w.conn.SetWriteDeadline(t) }
+func (w *unread) Write(p []byte) (int, error)        { return w.conn.Write(p) }
+
+// A client that takes nothing does not hold up the end of its stream, nor that of the server.
+func TestEventsThatNobodyTakesEnd(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*bundle, *events){
+		"the session ends":  func(_ *bundle, e *events) { e.rights.Ended() },
+		"the server drains": func(b *bundle, _ *events) { b.drain() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, func(_ *Deps, c *Config) { c.Sockets.DrainTimeout = time.Hour })
+				e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
+				require.NoError(t, err)
+				near, far := net.Pipe()
+				defer func() { _, _ = near.Close(), far.Close() }()
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					e.write(&unread{writer{header: http.Header{}}, near}, post(""))
+				}()
+				synctest.Wait() // it writes
+				end(b, e)
+				<-time.After(endTimeout)
+				synctest.Wait()
+				select {
+				case <-over:
+				default:
+					require.Fail(t, "it still writes")
+				}
+			})
+		})
+	}
 }
 
 // writer is an answer that is written on another goroutine.
@@ -375,6 +421,26 @@ func TestEventsOfASlowClient(t *testing.T) {
 	require.ErrorIs(t, pulled.Send(nil), context.Canceled)
 }
 
+// What waits for room ends with its request, even where nobody has noticed yet that the client has gone.
+func TestAnAnswerThatWaitsForRoomEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, func(_ *Deps, c *Config) { c.Sockets.WriteBuffer = 1 })
+		e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		op, err := e.begin(ctx, "")
+		require.NoError(t, err)
+		require.NoError(t, op.Send([]byte(`{}`)))
+		sent := make(chan error, 1)
+		go func() { sent <- op.Send([]byte(`{}`)) }()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-sent, context.Canceled)
+		e.end()
+	})
+}
+
 func join(parts [][]byte) string {
 	var b strings.Builder
 	for _, p := range parts {
@@ -383,27 +449,47 @@ func join(parts [][]byte) string {
 	return b.String()
 }
 
-// An answer that is pushed says what went wrong in it, and hides what is not for clients.
+// An answer that is pushed says what went wrong in it, and hides what is not for clients. All who get it are told the same, under an id
+// that the log has once.
 func TestErrorsOfWhatIsPushed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
-	require.NoError(t, err)
-	op, err := e.begin(t.Context(), "")
-	require.NoError(t, err)
-	k := &sink{b.Server, op}
-	k.Next(&record.Answer{Data: []byte(`{"a":null}`), Errors: partial("secret")})
-	k.Flush()
-	k.End(&record.Error{Code: record.Forbidden, Message: "no more"})
-	parts, last := e.take()
-	require.True(t, last)
-	text := join(parts)
-	require.Contains(t, text, `"path":["a"]`)
-	require.Contains(t, text, `"code":"INTERNAL"`)
-	require.Contains(t, text, `"data":{"a":null}`)
-	require.Contains(t, text, `"message":"no more"`)
-	require.NotContains(t, text, "secret")
-	require.Contains(t, b.log.String(), "secret")
+	shared := &record.Answer{Data: []byte(`{"a":null}`), Errors: partial("secret")}
+	var streams [5]*events
+	var pushing sync.WaitGroup
+	for i := range streams {
+		e, err := b.newEvents(t.Context(), "", viewer.Viewer{}, false)
+		require.NoError(t, err)
+		op, err := e.begin(t.Context(), "")
+		require.NoError(t, err)
+		streams[i] = e
+		pushing.Go(func() {
+			k := &sink{b.Server, op}
+			k.Next(shared)
+			k.Flush()
+			k.End(&record.Error{Code: record.Forbidden, Message: "no more"})
+		})
+	}
+	pushing.Wait()
+	var entries []map[string]any
+	for _, entry := range b.log.entries(t, "graphql error") {
+		if entry["path"] == "a" {
+			entries = append(entries, entry)
+		}
+	}
+	require.Len(t, entries, 1)
+	require.Contains(t, entries[0]["error"], "secret")
+	for _, e := range streams {
+		parts, last := e.take()
+		require.True(t, last)
+		text := join(parts)
+		require.Contains(t, text, `"path":["a"]`)
+		require.Contains(t, text, `"code":"INTERNAL"`)
+		require.Contains(t, text, fmt.Sprintf(`"requestId":%q`, entries[0]["requestId"]))
+		require.Contains(t, text, `"data":{"a":null}`)
+		require.Contains(t, text, `"message":"no more"`)
+		require.NotContains(t, text, "secret")
+	}
 }
 
 // reserve reserves a stream.
@@ -455,6 +541,7 @@ func TestAReservedStream(t *testing.T) {
 	require.Equal(t, 400, send(operation("5", `{ nope }`), as...))
 	require.Equal(t, 400, send(document(`{ ok }`), as...), "without an id")
 	require.Equal(t, 400, b.request(t, base, "DELETE", "/graphql", "", as...).StatusCode, "likewise")
+	require.Equal(t, 400, send(operation(strings.Repeat("x", longestOperationID+1), `{ ok }`), as...), "it comes with every event")
 	require.Equal(t, 401, send(operation("5", `{ ok }`), "Authorization", "mallory", "X-GraphQL-Event-Stream-Token", token))
 	require.Equal(t, 404, send(operation("5", `{ ok }`), "X-GraphQL-Event-Stream-Token", token), "it is alice's")
 	require.Equal(t, 404, send(operation("5", `{ ok }`), "Authorization", "alice", "X-GraphQL-Event-Stream-Token", "nonsense"))

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"godstack/internal/graphqlws"
 	"godstack/internal/record"
+	"godstack/internal/viewer"
 )
 
 // outlet is an operation's way to its client, over a socket or by events. What its methods do stands at [graphqlws.Operation].
@@ -152,15 +154,16 @@ type sink struct {
 
 var _ record.Sink = (*sink)(nil)
 
-func (k *sink) Next(a *record.Answer) bool {
-	if len(a.Errors) == 0 {
-		return k.out.Offer(a.Body)
-	}
+func (k *sink) Next(a *record.Answer) bool { return k.out.Offer(a.Presented(k.server.presentAnswer)) }
+
+// presentAnswer presents the errors of an answer, which is of no single request, under an id of its own.
+func (s *Server) presentAnswer(a *record.Answer) []byte {
+	ctx := context.WithValue(context.Background(), requestKey{}, &request{client: viewer.Client{RequestID: rand.Text()}})
 	resp := &graphql.Response{Data: a.Data, Errors: make(gqlerror.List, len(a.Errors))}
 	for i, err := range a.Errors {
-		resp.Errors[i] = k.server.present(k.out.Context(), err)
+		resp.Errors[i] = s.present(ctx, err)
 	}
-	return k.out.Offer(encode(resp, true))
+	return encode(resp, true)
 }
 
 func (k *sink) Flush() { k.out.Flush() }

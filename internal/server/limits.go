@@ -72,6 +72,9 @@ func (l Limits) withDefaults() (Limits, error) {
 type Sockets struct {
 	// InitTimeout is how long a client may take to sign its socket in, or to open the event stream that it reserved. Default 10 s.
 	InitTimeout time.Duration
+	// DrainTimeout is how long a client may take nothing of what waits for it; then its socket or event stream is closed. It is also how
+	// long a socket may take to send a whole message. Default 30 s.
+	DrainTimeout time.Duration
 	// MessageSize is the most bytes of a message. Default 64 KiB.
 	MessageSize int
 	// MessageRate is the most messages a second of a socket, and how many may come at once. Default 100.
@@ -81,18 +84,19 @@ type Sockets struct {
 	// WriteBuffer is how many bytes may wait for one client. Streams that are pushed pause beyond that, and go on with a state instead of
 	// what was left out. Default 256 KiB.
 	WriteBuffer int
-	// PerUser is the most sockets and event streams of a user on this node. Default 100.
+	// PerUser is the most sockets and event streams of a user on this node. Default 100; negative: any number.
 	PerUser int
 	// PerAddress is the most sockets and event streams of nobody on this node, of an address, or of its network of 64 bits (IPv6). Those
-	// of who is signed in are not among them. Default 100.
+	// of who is signed in are not among them. Default 100; negative: any number.
 	PerAddress int
 }
 
 func (c Sockets) withDefaults() (Sockets, error) {
-	if c.InitTimeout < 0 {
-		return c, errors.New("server: Sockets.InitTimeout must not be negative")
+	if c.InitTimeout < 0 || c.DrainTimeout < 0 {
+		return c, errors.New("server: Sockets.InitTimeout and Sockets.DrainTimeout must not be negative")
 	}
 	c.InitTimeout = cmp.Or(c.InitTimeout, 10*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
 	for _, f := range []struct {
 		name    string
 		value   *int
@@ -102,14 +106,13 @@ func (c Sockets) withDefaults() (Sockets, error) {
 		{"MessageRate", &c.MessageRate, 100},
 		{"Operations", &c.Operations, 100},
 		{"WriteBuffer", &c.WriteBuffer, 256 << 10},
-		{"PerUser", &c.PerUser, 100},
-		{"PerAddress", &c.PerAddress, 100},
 	} {
 		if *f.value < 0 {
 			return c, fmt.Errorf("server: Sockets.%s is %d, and must not be negative", f.name, *f.value)
 		}
 		*f.value = cmp.Or(*f.value, f.initial)
 	}
+	c.PerUser, c.PerAddress = cmp.Or(c.PerUser, 100), cmp.Or(c.PerAddress, 100)
 	return c, nil
 }
 
@@ -285,8 +288,12 @@ func (m *meter) field(f *ast.Field, counted bool) cost {
 }
 
 // length is how often the selection of f is answered: as many times as `first` or `last` say, or as many as
-// there are values in a list argument. known is false where the arguments say nothing; length is 1 then.
+// there are values in a list argument. A subscription to a list, which takes a filter, begins with a snapshot of each
+// record. known is false where the arguments say nothing; length is 1 then.
 func (m *meter) length(f *ast.Field) (n int, known bool) {
+	if f.ObjectDefinition.Name == "Subscription" && f.Definition.Arguments.ForName("where") != nil {
+		return record.MaxRefs, true
+	}
 	paged := false
 	for _, def := range f.Definition.Arguments {
 		if def.Name != "first" && def.Name != "last" {

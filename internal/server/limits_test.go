@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+
+	"godstack/internal/record"
 )
 
 // repeat joins n strings made with a number from 0.
@@ -64,6 +66,7 @@ func TestLimits(t *testing.T) {
 		{"lists of lists", `{ users { friends { friends { friends { friends { id } } } } } }`, nil, "estimated values"},
 		{"lists of scalars", `{ users { tags } }`, nil, ""},
 		{"ids", `query($ids: [ID!]!) { nodes(ids: $ids) { ... on Thread { members { friends { id name } } } } }`, map[string]any{"ids": strings.Split(strings.Repeat("i", 130), "")}, "estimated values"},
+		{"snapshots of a list", `subscription { threadsChanged { thread { members { friends { id } } } } }`, nil, "estimated values"},
 		{"few ids", `{ nodes(ids: [1, 2]) { ... on Thread { members { friends { id name } } } } }`, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -102,6 +105,9 @@ func TestComplexity(t *testing.T) {
 		{`{ nodes(ids: [1, 2, 3]) { id } }`, 1 + 3},
 		{`{ records(refs: [1, 2, 3]) { threads { id } messages { id } } }`, 1 + 3*4},
 		{`{ a: users { ...F } b: nodes(ids: [1, 2]) { ...G } } fragment F on User { friends { id } } fragment G on Node { ... on User { ...F } }`, 1 + 20*21 + 1 + 2*21},
+		{`subscription { threadChanged(id: 1) { kind fields thread { id title } } }`, 6},
+		{`subscription { threadsChanged { kind fields thread { id title } } }`, 1 + record.MaxRefs*5},
+		{`subscription { ...F } fragment F on Subscription { threadsChanged(where: {title: "x"}) { thread { id } } }`, 1 + record.MaxRefs*2},
 		{`{ __schema { types { fields { args { name } } } } }`, 1},
 	} {
 		doc := gqlparser.MustLoadQueryWithRules(schema, c.document, nil)
@@ -144,12 +150,17 @@ func TestLimitsAreChecked(t *testing.T) {
 	schema := setup(t).deps.Schema
 	_, err := New(Deps{Schema: schema}, &Config{Limits: Limits{Depth: -1}})
 	require.EqualError(t, err, "server: Limits.Depth is -1, and must not be negative")
-	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerUser: -1}})
-	require.EqualError(t, err, "server: Sockets.PerUser is -1, and must not be negative")
-	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerAddress: -1}})
-	require.EqualError(t, err, "server: Sockets.PerAddress is -1, and must not be negative")
-	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{InitTimeout: -1}})
-	require.EqualError(t, err, "server: Sockets.InitTimeout must not be negative")
+	_, err = New(Deps{Schema: schema}, &Config{Sockets: Sockets{Operations: -1}})
+	require.EqualError(t, err, "server: Sockets.Operations is -1, and must not be negative")
+	free, err := New(Deps{Schema: schema}, &Config{Sockets: Sockets{PerUser: -1, PerAddress: -1}})
+	require.NoError(t, err)
+	for range 1000 {
+		require.True(t, free.admit(holder{user: alice}) && free.admit(holder{address: "192.0.2.1"}))
+	}
+	for _, wrong := range []Sockets{{InitTimeout: -1}, {DrainTimeout: -1}} {
+		_, err = New(Deps{Schema: schema}, &Config{Sockets: wrong})
+		require.EqualError(t, err, "server: Sockets.InitTimeout and Sockets.DrainTimeout must not be negative")
+	}
 	_, err = New(Deps{Schema: schema}, &Config{Origins: []string{"example.com"}})
 	require.ErrorContains(t, err, "Origins")
 	_, err = New(Deps{Schema: schema}, &Config{OperationTimeout: -1})

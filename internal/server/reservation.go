@@ -14,6 +14,9 @@ import (
 // What graphql-sse calls single connection mode: a client reserves an event stream, opens it, and has the answers of operations that it
 // sends by other requests in it. All of them go to one node, which has the reservation in memory.
 
+// longestOperationID is how many bytes an operation's id may have: it comes with every event.
+const longestOperationID = 256
+
 // streamTokenHeader has a reservation's token; the parameter "token" is for EventSource, which sends no headers.
 const streamTokenHeader = "X-GraphQL-Event-Stream-Token"
 
@@ -125,8 +128,8 @@ func (s *Server) performReserved(w http.ResponseWriter, r *http.Request) {
 	}
 	e, ctx, err := s.reserved(r, false)
 	id, _ := params.Extensions["operationId"].(string)
-	if err == nil && id == "" {
-		err = badRequest("extensions.operationId is missing")
+	if err == nil && (id == "" || len(id) > longestOperationID) {
+		err = badRequest("extensions.operationId is missing, or longer than %d bytes", longestOperationID)
 	}
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)

@@ -97,10 +97,13 @@ func (r *rights) Renewed(until time.Time) {
 // expire is what the timer calls.
 func (r *rights) expire() {
 	r.mu.Lock()
-	until := r.viewer.Until
-	over := r.held && !time.Now().Before(until)
-	if r.held && !over { // renewed just now
+	until, over := r.viewer.Until, false
+	switch {
+	case !r.held || until.IsZero():
+	case time.Now().Before(until): // renewed just now
 		r.expiry.Reset(time.Until(until))
+	default:
+		over = true
 	}
 	r.mu.Unlock()
 	if over {
@@ -138,6 +141,8 @@ func (r *rights) check(ctx context.Context) error {
 	if v.ID == uuid.Nil || r.server.deps.Check == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.server.cfg.OperationTimeout)
+	defer cancel()
 	return r.server.deps.Check(ctx, v)
 }
 
@@ -164,7 +169,7 @@ type holder struct {
 	address string // "" for a user, and where it is not known: those are not counted, as their requests are not
 }
 
-// most is how many sockets and event streams there may be of h; 0 is any number.
+// most is how many sockets and event streams there may be of h; negative is any number.
 func (s *Server) most(h holder) int {
 	switch {
 	case h.user != uuid.Nil:
@@ -172,14 +177,14 @@ func (s *Server) most(h holder) int {
 	case h.address != "":
 		return s.cfg.Sockets.PerAddress
 	}
-	return 0
+	return -1
 }
 
 // admit counts a socket or an event stream, unless there are as many as there may be.
 func (s *Server) admit(h holder) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if most := s.most(h); most > 0 && s.holders[h] >= most {
+	if most := s.most(h); most >= 0 && s.holders[h] >= most {
 		return false
 	}
 	s.holders[h]++

@@ -76,6 +76,29 @@ func TestRightsAreRenewed(t *testing.T) {
 	})
 }
 
+// A timer that is late ends nothing: neither what is renewed, nor what has no end.
+func TestTheEndIsThatOfTheLastToken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t).Server
+		var ends atomic.Int32
+		r := newRights(s, &ends)
+		require.True(t, r.begin(viewer.Viewer{ID: alice, Until: time.Now().Add(time.Minute)}, false, netip.Addr{}))
+		until := time.Now().Add(time.Hour)
+		_, ok := r.renew(viewer.Viewer{ID: alice, Until: until}, false)
+		require.True(t, ok)
+		r.expire()
+		require.Zero(t, ends.Load())
+		_, ok = r.renew(viewer.Viewer{ID: alice, Session: uuid.New()}, false)
+		require.True(t, ok)
+		r.expire()
+		<-time.After(2 * time.Hour)
+		synctest.Wait()
+		require.Zero(t, ends.Load())
+		r.release()
+	})
+}
+
 // Of two renewals at once, the session is watched that the viewer is of in the end, and no other.
 func TestRenewalsAtOnce(t *testing.T) {
 	t.Parallel()

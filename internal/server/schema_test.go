@@ -49,7 +49,8 @@ type Query {
   users: [User!]!
 }
 type Mutation { rename(id: ID!, expectedVersion: Int!, where: Where): String }
-type Subscription { ticks: String whoami: String }
+type ThreadChange { kind: String fields: [String!] thread: Thread }
+type Subscription { ticks: String whoami: String threadChanged(id: ID!): ThreadChange threadsChanged(where: Where): ThreadChange }
 `
 
 // resolver answers a root field with a string, or with null.

@@ -53,7 +53,8 @@ type Deps struct {
 	// Check is asked before each operation over a socket of somebody who is signed in. Where it answers UNAUTHENTICATED the
 	// viewer's rights have ended, and the socket is closed; another error refuses the operation. Nil: they have not.
 	Check func(ctx context.Context, v viewer.Viewer) error
-	// Limit counts requests to GraphQL and to Routes, upgrades to sockets, and operations over these. Nil: there is no limit.
+	// Limit counts requests to GraphQL and to Routes, upgrades to sockets, and operations and new access tokens over these. Nil: there is
+	// no limit.
 	Limit LimitFunc
 	// Routes are handlers besides GraphQL, by the pattern to mount them at. They run with the client and, where
 	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
@@ -92,7 +93,7 @@ type Config struct {
 	Limits Limits
 	// Sockets bounds WebSockets and event streams.
 	Sockets Sockets
-	// OperationTimeout bounds a query, a mutation, or the beginning of a subscription. Default 30 s.
+	// OperationTimeout bounds a query, a mutation, the beginning of a subscription, and how long it takes to know who asks. Default 30 s.
 	OperationTimeout time.Duration
 	// ShutdownTimeout bounds how long running requests and sockets may take to end. Default 10 s.
 	ShutdownTimeout time.Duration

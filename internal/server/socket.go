@@ -52,7 +52,8 @@ var _ graphqlws.Handler = sockets{}
 func (s *Server) newSockets() (*graphqlws.Server, error) {
 	c := s.cfg.Sockets
 	return graphqlws.New(sockets{s}, &graphqlws.Config{
-		InitTimeout: c.InitTimeout, MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
+		InitTimeout: c.InitTimeout, DrainTimeout: c.DrainTimeout, MessageSize: c.MessageSize, MessageRate: c.MessageRate,
+		Operations: c.Operations, WriteBuffer: c.WriteBuffer,
 		TooMany: func(c *graphqlws.Conn) json.RawMessage {
 			return marshal(gqlerror.List{s.present(c.Context(), errTooManyOperations)})
 		},
@@ -107,7 +108,10 @@ func (s sockets) Ping(c *graphqlws.Conn, payload json.RawMessage) (pong json.Raw
 		return nil, nil
 	}
 	k := c.Value().(*socket)
-	v, signedIn, err := s.deps.Viewer(k.ctx, presented)
+	if result, ok := s.count(k.ctx); ok && !result.OK {
+		return nil, s.closing(k.ctx, tooManyRequests(result))
+	}
+	v, signedIn, err := s.viewer(k.ctx, presented)
 	if err != nil {
 		return nil, s.closing(k.ctx, err)
 	}

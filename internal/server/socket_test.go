@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -238,6 +239,38 @@ func TestALongMessageEndsTheSocket(t *testing.T) {
 	s.send(subscribe("1", `{ ok } #`+strings.Repeat("x", 1000)))
 	code, _ := s.closed()
 	require.Equal(t, websocket.StatusMessageTooBig, code)
+}
+
+// Who takes nothing of what is sent for DrainTimeout is closed, and what is sent ends.
+func TestClientsThatTakeNothing(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T, b *bundle, url string){
+		"a socket": func(t *testing.T, _ *bundle, url string) {
+			t.Helper()
+			s, _, err := dial(t, url, nil)
+			require.NoError(t, err)
+			s.send(message{Type: "connection_init"})
+			require.Equal(t, "connection_ack", s.receive().Type)
+			s.send(subscribe("1", `subscription { ticks }`))
+		},
+		"an event stream": func(t *testing.T, b *bundle, url string) {
+			t.Helper()
+			b.events(t, url, "POST", "/graphql", document(`subscription { ticks }`))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, func(_ *Deps, c *Config) { c.Sockets.DrainTimeout = time.Second })
+			ended := make(chan struct{})
+			end := sync.OnceFunc(func() { close(ended) })
+			b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+				context.AfterFunc(ctx, end)
+				return strings.Repeat("x", 1<<20), nil
+			}
+			open(t, b, listen(t, b).URL)
+			<-ended
+		})
+	}
 }
 
 func TestServeDrains(t *testing.T) {
@@ -807,6 +840,66 @@ func TestOperationsOverASocketAreCounted(t *testing.T) {
 		require.InDelta(t, 2.5, errs[0].Extensions["retryAfter"], 0)
 		require.NotEmpty(t, errs[0].Extensions["requestId"])
 	}
+}
+
+// Nor can a client present one token after the other.
+func TestRenewalsAreCounted(t *testing.T) {
+	t.Parallel()
+	var full atomic.Bool
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Viewer = byHeader
+		d.Limit = func(context.Context, netip.Addr) (ratelimit.Result, error) {
+			return ratelimit.Result{OK: !full.Load()}, nil
+		}
+	})
+	s, _ := connected(t, listen(t, b).URL, "alice")
+	renewal := message{Type: "ping", Payload: json.RawMessage(`{"authorization": "alice"}`)}
+	s.send(renewal)
+	require.Equal(t, "pong", s.receive().Type)
+	full.Store(true)
+	s.send(message{Type: "ping"})
+	require.Equal(t, "pong", s.receive().Type, "others cost nothing")
+	s.send(renewal)
+	code, reason := s.closed()
+	require.EqualValues(t, 1013, code)
+	require.Equal(t, "too many requests", reason)
+}
+
+// Who cannot be told in time is asked to come again.
+func TestViewersAreKnownInTime(t *testing.T) {
+	t.Parallel()
+	hang := func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	var away atomic.Bool // the database
+	b := setup(t, func(d *Deps, c *Config) {
+		c.OperationTimeout = 50 * time.Millisecond
+		d.Viewer = func(ctx context.Context, authorization string) (viewer.Viewer, bool, error) {
+			if away.Load() {
+				return viewer.Viewer{}, false, hang(ctx)
+			}
+			return byHeader(ctx, authorization)
+		}
+		d.Check = func(ctx context.Context, _ viewer.Viewer) error { return hang(ctx) }
+	})
+	url := listen(t, b).URL
+	first, _ := connected(t, url, "alice")
+	first.send(subscribe("1", `{ ok }`))
+	m := first.receive()
+	require.Equal(t, "error", m.Type)
+	require.Contains(t, string(m.Payload), `"code":"UNAVAILABLE"`)
+	away.Store(true)
+	first.send(message{Type: "ping", Payload: json.RawMessage(`{"authorization": "alice"}`)})
+	code, _ := first.closed()
+	require.EqualValues(t, 1013, code)
+	second, _, err := dial(t, url, nil)
+	require.NoError(t, err)
+	second.send(message{Type: "connection_init"})
+	code, _ = second.closed()
+	require.EqualValues(t, 1013, code)
+	require.Equal(t, 503, b.request(t, url, "PUT", "/graphql", "").StatusCode)
+	require.Equal(t, 503, b.request(t, url, "POST", "/graphql", document(`subscription { ticks }`), "Accept", "text/event-stream").StatusCode)
 }
 
 // The error of one operation too many is as others are.
