@@ -27,10 +27,11 @@ var mayImport = map[string][]string{
 	"internal/devdb":     {},
 	"internal/graphqlws": {},
 	"internal/pubsub":    {},
+	"internal/replica":   {},
 	"migrations":         {},
 	"web":                {},
 
-	"internal/record": {"internal/viewer", "internal/entity", "internal/entpgx", "internal/changelog"},
+	"internal/record": {"internal/viewer", "internal/entity", "internal/entpgx", "internal/changelog", "internal/replica"},
 	"ent/schema":      {"internal/entity"},
 	"ent/":            {"ent/", "internal/entity", "internal/entpgx", "internal/record"},
 	"internal/mail":   {},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/mail",
-		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/server", "internal/viewer", "migrations", "web",
+		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/viewer", "migrations", "web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

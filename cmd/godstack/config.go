@@ -36,6 +36,7 @@ type config struct {
 	RedisURL       redis      `env:"REDIS_URL"`
 	Pubsub         pubsub     `env:"PUBSUB"`
 	ListenURL      database   `env:"LISTEN_DATABASE_URL"`
+	ReadURL        database   `env:"READ_DATABASE_URL"`
 	MetricsAddr    address    `env:"METRICS_ADDR"`
 	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
 
@@ -118,6 +119,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		RedisURL:    string(c.RedisURL),
 		Pubsub:      app.Pubsub(c.Pubsub),
 		ListenURL:   string(c.ListenURL),
+		ReadURL:     string(c.ReadURL),
 		MetricsAddr: string(c.MetricsAddr),
 		RateLimit:   int(c.RateLimit),
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{

@@ -62,6 +62,8 @@ type Config struct {
 	// ListenURL is a connection string for what needs a session of its own, which a pooler between does not give: the change log's reader
 	// and its wake-ups. Empty: DatabaseURL.
 	ListenURL string
+	// ReadURL is a connection string for a standby, or several, where queries are answered whose clients ask for it. Empty: none.
+	ReadURL string
 	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
 	RateLimit int
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
@@ -208,6 +210,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Watch:      core.accounts.Watch,
 		Check:      core.accounts.Check,
 		Limit:      core.accounts.limit,
+		Replica:    core.reads(),
 		Routes:     core.accounts.routes(cfg),
 		Pages:      web.Account(cfg.Auth.App),
 		Ready: func(ctx context.Context) error {

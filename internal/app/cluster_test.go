@@ -86,16 +86,20 @@ type cluster struct {
 // newCluster starts one. Nothing is limited but by what change says.
 func newCluster(t *testing.T, change ...func(*Config)) *cluster {
 	t.Helper()
-	c := &cluster{url: dbtest.URL(t), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}}
+	c := &cluster{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}}
 	t.Cleanup(c.http.CloseIdleConnections)
 	plenty := ratelimit.Limit{Quota: 100_000}
-	c.cfg = Config{DatabaseURL: c.url, PublicURL: publicURL, RateLimit: -1, Auth: auth.Config{
+	c.cfg = Config{PublicURL: publicURL, RateLimit: -1, Auth: auth.Config{
 		VerifyEmail: auth.VerifyOptional,
 		Limits:      auth.Limits{Login: plenty, Register: plenty, Forgot: plenty, Reset: plenty, Verify: plenty, Resend: plenty, Refresh: plenty},
 	}}
 	for _, f := range change {
 		f(&c.cfg)
 	}
+	if c.cfg.DatabaseURL == "" {
+		c.cfg.DatabaseURL = dbtest.URL(t)
+	}
+	c.url = c.cfg.DatabaseURL
 	for i := range c.nodes {
 		c.nodes[i] = start(t, c.cfg)
 	}
@@ -172,9 +176,10 @@ func (c *cluster) on(node int) client { return clientOf(c.nodes[node], c.http) }
 // client is somebody who talks to a program.
 type client struct {
 	http  *http.Client
-	url   string // of the program
-	token string // its access token, if any
-	from  string // its address, as a proxy says it
+	url   string   // of the program
+	token string   // its access token, if any
+	from  string   // its address, as a proxy says it
+	after []string // what it says to have seen, if it does
 }
 
 func clientOf(a *App, h *http.Client) client {
@@ -201,6 +206,12 @@ func (c client) as(token string) client {
 // at is the client at another address.
 func (c client) at(address string) client {
 	c.from = address
+	return c
+}
+
+// having is the client that says what it has seen.
+func (c client) having(seen string) client {
+	c.after = []string{seen}
 	return c
 }
 
@@ -252,6 +263,9 @@ func (c client) request(method, path, body string) (*http.Response, error) {
 	req.Header.Set("Content-Type", "application/json")
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.after != nil {
+		req.Header["Read-After"] = c.after
 	}
 	if c.from != "" {
 		req.Header.Set("X-Forwarded-For", c.from)

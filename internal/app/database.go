@@ -66,6 +66,20 @@ func ParseDatabaseURL(text string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
+// poolConfig is how to connect for what needs no session.
+func poolConfig(text string) (*pgxpool.Config, error) {
+	cfg, err := ParseDatabaseURL(text)
+	if err != nil {
+		return nil, err
+	}
+	identify(cfg.ConnConfig, applicationName)
+	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		entpgx.RegisterUUID(c.TypeMap())
+		return nil
+	}
+	return cfg, nil
+}
+
 // connect opens the database as it is.
 func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	db := &database{url: cfg.DatabaseURL, log: cfg.Logger}
@@ -79,14 +93,9 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 		}
 		db.url = db.cluster.URL(privateDatabase)
 	}
-	poolCfg, err := ParseDatabaseURL(db.url)
+	poolCfg, err := poolConfig(db.url)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), db.close(ctx))
-	}
-	identify(poolCfg.ConnConfig, applicationName)
-	poolCfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
-		entpgx.RegisterUUID(c.TypeMap())
-		return nil
 	}
 	db.pool, err = pgxpool.NewWithConfig(ctx, poolCfg)
 	if err != nil {

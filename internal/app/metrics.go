@@ -65,6 +65,20 @@ func newMetrics(ctx context.Context, addr string, c *core, srv *server.Server) (
 	count("pubsub_received_total", "Hints of other nodes.", func() uint64 { return c.pubsub.Status().Received })
 	count("pubsub_connections_total", "Connections made to the backend.", func() uint64 { return c.pubsub.Status().Connections })
 
+	if c.replica != nil {
+		gauge("standby_connected", "Whether the standby is used.", func() float64 {
+			if c.replica.Status().Connected {
+				return 1
+			}
+			return 0
+		})
+		gauge("standby_lag_bytes", "Bytes of the log that the standby has not replayed.", func() float64 { return float64(c.replica.Status().Lag) })
+		count("standby_reads_total", "Queries answered from the standby.", func() uint64 { return c.replica.Status().Reads })
+		count("standby_behind_total", "Queries for the standby that the primary answered: it was away, or not that far.",
+			func() uint64 { return c.replica.Status().Behind })
+		count("standby_failures_total", "Queries begun on the standby and again on the primary.", func() uint64 { return c.replica.Status().Failed })
+	}
+
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 	return &metrics{ln: ln, handler: mux}, nil

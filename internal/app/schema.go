@@ -16,6 +16,7 @@ import (
 	"godstack/internal/entpgx"
 	"godstack/internal/pubsub"
 	"godstack/internal/record"
+	"godstack/internal/replica"
 )
 
 // core is what of the program knows the entities.
@@ -26,6 +27,7 @@ type core struct {
 	engine     *record.Engine
 	tailer     *changelog.Tailer
 	pubsub     *pubsub.Node
+	replica    *replica.Replica // nil for none
 	accounts   *accounts
 }
 
@@ -42,10 +44,19 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 		c.tailer.Wake()
 		c.pubsub.Notify()
 	}
+	if c.replica, err = newReplica(ctx, cfg, pool); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.closeReplica()
+		}
+	}()
 	stores, err := ent.NewStores(client, drv, &record.Config{
 		Committed:    committed,
 		Watching:     func(n int) { c.tailer.Interest(n) },
 		CursorKeys:   secrets.DeriveAll("cursor"),
+		Replica:      c.replica,
 		Rules:        customRules,
 		Unrestricted: cfg.Unrestricted,
 		Logger:       cfg.Logger,
@@ -85,10 +96,16 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 		}},
 		{"accounts' clean-up", c.accounts.RunCleanup},
 	}
+	if c.replica != nil {
+		c.services = append(c.services, service{"standby", c.replica.Run})
+	}
 	return c, nil
 }
 
-func (c *core) close() error { return c.accounts.close() }
+func (c *core) close() error {
+	c.closeReplica()
+	return c.accounts.close()
+}
 
 // ready is the readiness check of what delivers changes: a node that does not read the log leaves its subscribers in
 // the dark.
@@ -100,10 +117,17 @@ func (c *core) ready() error {
 }
 
 // notes are what operators should know although the node serves: without wake-ups, changes of other nodes come with the next read.
-func (c *core) notes() []string {
-	s := c.pubsub.Status()
-	if s.Connected {
-		return nil
+func (c *core) notes() (lines []string) {
+	if s := c.pubsub.Status(); !s.Connected {
+		lines = append(lines, fmt.Sprintf("wake-ups by %s: not connected since %s", s.Backend, s.Since.UTC().Format(time.RFC3339)))
 	}
-	return []string{fmt.Sprintf("wake-ups by %s: not connected since %s", s.Backend, s.Since.UTC().Format(time.RFC3339))}
+	if c.replica != nil {
+		switch s := c.replica.Status(); {
+		case !s.Connected:
+			lines = append(lines, "standby: not used since "+s.Since.UTC().Format(time.RFC3339))
+		case s.Primary:
+			lines = append(lines, "standby: READ_DATABASE_URL leads to the primary")
+		}
+	}
+	return lines
 }

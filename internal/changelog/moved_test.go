@@ -1,47 +1,28 @@
 package changelog
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/dbtest"
-	"godstack/internal/devdb"
-	"godstack/migrations"
 )
 
 // TestPromotedStandby: a streaming standby takes over, without what its primary committed last, whose transaction ids it gives out a
 // second time. Cursors of the primary are void there, also those of what both had.
 func TestPromotedStandby(t *testing.T) {
 	t.Parallel()
-	parent, err := os.MkdirTemp("", "changelog-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(parent)) })
-	require.NoError(t, os.Chmod(parent, 0o755)) // the server's user passes through
-	primary, err := devdb.Start(t.Context(), devdb.Config{Dir: filepath.Join(parent, "primary"), Unsafe: true})
-	require.NoError(t, err)
-	stopPrimary := func() { require.NoError(t, primary.Stop(context.Background())) }
-	t.Cleanup(stopPrimary)
-	require.NoError(t, primary.CreateDatabase(t.Context(), "app"))
-	_, err = migrations.Up(t.Context(), primary.URL("app"))
-	require.NoError(t, err)
-	b := setupIn(t, open(t, primary.URL("app")))
-
-	standby := b.standby(primary, filepath.Join(parent, "standby"))
+	primary := dbtest.NewServer(t)
+	b := setupIn(t, open(t, primary.URL()))
+	standby := &bundle{open(t, primary.Standby("standby").URL()), t}
+	require.Equal(t, "true", standby.text(`SELECT pg_is_in_recovery()`))
 	early := b.here()
 	b.exec(`INSERT INTO thread (id) VALUES (#1)`)
 	both := b.here()
 	b.eventually(func() bool { return standby.text(`SELECT count(*) FROM changes`) == "1" })
-	_, err = Since(t.Context(), standby, early, threads(1), 10)
+	_, err := Since(t.Context(), standby, early, threads(1), 10)
 	require.ErrorContains(t, err, "recovery", "a standby does not answer")
 
 	// The stream is cut.
@@ -54,7 +35,7 @@ func TestPromotedStandby(t *testing.T) {
 	ahead := b.here()
 	require.Equal(t, early.Epoch, ahead.Epoch)
 	b.Close()
-	stopPrimary()
+	primary.Stop()
 
 	require.Equal(t, "true", standby.text(`SELECT pg_promote()`))
 	require.Equal(t, early.Epoch.String(), standby.text(`SELECT epoch FROM changelog_state`), "as the primary had it")
@@ -63,30 +44,6 @@ func TestPromotedStandby(t *testing.T) {
 	require.NoError(t, standby.QueryRow(t.Context(), ids(`SELECT xid FROM changes WHERE id = #2`)).Scan(&xid))
 	require.True(t, ahead.Seen.Has(Change{Xid: xid}), "it would be lost silently")
 	standby.moved(early, both, ahead)
-}
-
-// standby starts a streaming standby in dir, with a pool on it.
-func (b *bundle) standby(primary *devdb.Cluster, dir string) *bundle {
-	b.t.Helper()
-	require.NoError(b.t, os.Mkdir(dir, 0o700))
-	require.NoError(b.t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600)) // a folder of devdb's
-	data := filepath.Join(dir, "data")
-	b.run(nil, "pg_basebackup", "--dbname="+primary.URL("postgres"), "--pgdata="+data, "--write-recovery-conf", "--checkpoint=fast",
-		"--no-sync")
-	owned, err := os.Stat(primary.Dir())
-	require.NoError(b.t, err)
-	owner := owned.Sys().(*syscall.Stat_t)
-	require.NoError(b.t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		require.NoError(b.t, err)
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
-	}))
-
-	server, err := devdb.Start(b.t.Context(), devdb.Config{Dir: dir, Unsafe: true})
-	require.NoError(b.t, err)
-	b.t.Cleanup(func() { require.NoError(b.t, server.Stop(context.Background())) })
-	s := &bundle{open(b.t, server.URL("app")), b.t}
-	require.Equal(b.t, "true", s.text(`SELECT pg_is_in_recovery()`))
-	return s
 }
 
 // moved checks that cursors of another server, or database, answer Resync, and that the place which comes with it loses nothing.
@@ -123,9 +80,9 @@ func TestDumpAndRestore(t *testing.T) {
 	early := b.here()
 	b.exec(`INSERT INTO thread (id) VALUES (#1), (#2)`)
 	late := b.here()
-	dump := b.run(nil, "pg_dump", "--dbname="+from.Config().ConnString())
 	to := dbtest.Empty(t)
-	b.run(dump, "psql", "--dbname="+to, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
+	dump := dbtest.Run(t, to, nil, "pg_dump", "--dbname="+from.Config().ConnString())
+	dbtest.Run(t, to, dump, "psql", "--dbname="+to, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
 
 	restored := &bundle{open(t, to), t}
 	require.Equal(t, early.Epoch.String(), restored.text(`SELECT epoch FROM changelog_state`), "as the other had it")
@@ -142,27 +99,14 @@ func TestDumpAndRestoreInPlace(t *testing.T) {
 	early := b.here()
 	b.exec(`INSERT INTO thread (id) VALUES (#1), (#2)`)
 	late := b.here()
-	dump := b.run(nil, "pg_dump", "--clean", "--dbname="+pool.Config().ConnString())
+	url := pool.Config().ConnString()
+	dump := dbtest.Run(t, url, nil, "pg_dump", "--clean", "--dbname="+url)
 	b.exec(`UPDATE thread SET title = 'lost' WHERE id = #1`)
 	lost := b.here()
 	pool.Reset() // which has statements prepared
-	b.run(dump, "psql", "--dbname="+pool.Config().ConnString(), "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
+	dbtest.Run(t, url, dump, "psql", "--dbname="+url, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
 	require.Equal(t, "t", b.text(`SELECT count(*) = 2 FROM changes`)[:1])
 	b.moved(early, late, lost)
-}
-
-// run runs a program of the server's.
-func (b *bundle) run(stdin []byte, name string, args ...string) []byte {
-	b.t.Helper()
-	path := filepath.Join(b.text(`SELECT setting FROM pg_config WHERE name = 'BINDIR'`), name)
-	if _, err := os.Stat(path); err != nil {
-		path = name // the server is another machine's
-	}
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(b.t.Context(), path, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-	require.NoError(b.t, cmd.Run(), "%s: %s", name, fmt.Stringer(&stderr))
-	return stdout.Bytes()
 }
 
 func open(t testing.TB, url string) *pgxpool.Pool {

@@ -18,8 +18,8 @@
 //   - A setting is sent in the statement's own round trip and never outlives it on the connection
 //     (TestSettingIsLocal, TestSettingIsOneRoundTrip); what fails only at the implicit commit is reported
 //     (TestSettingReportsCommitError).
-//   - A statement and its checks are done together or not at all, in one round trip (TestChecks, TestChecksAreOneRoundTrip);
-//     a Tx ignores checks (TestTxIgnoresChecks).
+//   - A statement and its checks are done together or not at all, in one round trip (TestChecks, TestChecksAreOneRoundTrip),
+//     and what the checks answer can be had (TestAnswersOfChecks); a Tx ignores checks (TestTxIgnoresChecks).
 //   - A cancelled statement returns an error that is context.Canceled and leaves the pool healthy (TestConformance/cancel).
 //   - UpdateOne gives ent's own result in one statement for every update that UpdateFits accepts (TestUpdateOne).
 //

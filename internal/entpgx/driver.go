@@ -111,6 +111,9 @@ func (q poolQuerier) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 		return pgconn.CommandTag{}, err
 	}
 	tag, err := br.Exec()
+	if c := checks(ctx).after; c != nil && err == nil {
+		err = c.result(br)
+	}
 	// The implicit commit happens at the end of the pipeline: deferred constraints fail only there.
 	if cerr := br.Close(); err == nil {
 		err = cerr
@@ -132,7 +135,7 @@ func (q poolQuerier) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 		_ = br.Close() // repeats the error
 		return rs, err
 	}
-	return &heldRows{Rows: rs, br: br}, nil
+	return &heldRows{Rows: rs, br: br, after: checks(ctx).after}, nil
 }
 
 // send sends the settings, the statement and its checks as one implicit transaction and reads the results of what precedes
@@ -147,13 +150,16 @@ func (q poolQuerier) send(ctx context.Context, set []setting, sql string, args [
 	if c := checks.before; c != nil {
 		b.Queue(c.SQL, c.Args...)
 	}
-	first := b.Len()
 	b.Queue(sql, args...)
 	if c := checks.after; c != nil {
 		b.Queue(c.SQL, c.Args...)
 	}
 	br := q.pool.SendBatch(ctx, b)
-	if err := skip(br, first); err != nil {
+	err := skip(br, len(set))
+	if c := checks.before; c != nil && err == nil {
+		err = c.result(br)
+	}
+	if err != nil {
 		_ = br.Close() // repeats the error
 		return nil, err
 	}

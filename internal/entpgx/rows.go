@@ -13,6 +13,7 @@ import (
 type heldRows struct {
 	pgx.Rows
 	br     pgx.BatchResults // nil where the statement travelled alone
+	after  *Statement       // follows in br; nil for none, and in a transaction
 	tx     *Tx              // nil outside a transaction
 	ctx    context.Context  // of the statement, where it began tx
 	closed bool
@@ -30,6 +31,9 @@ func (r *heldRows) Close() {
 	case r.br != nil && r.tx != nil:
 		r.err = r.tx.settle(r.ctx, r.br, r.err)
 	case r.br != nil:
+		if r.after != nil && r.err == nil {
+			r.err = r.after.result(r.br)
+		}
 		if err := r.br.Close(); r.err == nil {
 			r.err = err
 		}

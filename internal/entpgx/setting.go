@@ -32,6 +32,17 @@ func settings(ctx context.Context) []setting {
 type Statement struct {
 	SQL  string
 	Args []any
+	// Into is what the first row of its answer is scanned into. No row is an error, too late to undo anything. Nil: the answer is dropped.
+	Into []any
+}
+
+// result reads the statement's result, which is the next of br.
+func (s *Statement) result(br pgx.BatchResults) error {
+	if s.Into == nil {
+		_, err := br.Exec()
+		return err
+	}
+	return br.QueryRow().Scan(s.Into...)
 }
 
 // around are the checks of a context.
@@ -40,8 +51,8 @@ type around struct{ before, after *Statement }
 type aroundKey struct{}
 
 // WithChecks returns a context in which every statement outside a transaction runs between two others, in one round trip and
-// one transaction; each may be nil. Where one of the three fails, nothing was done, and its error is returned. What the checks
-// answer is dropped. What UpdateOne sets for its statement, the first does not see. A Tx ignores them.
+// one transaction; each may be nil. Where one of the three fails, nothing was done, and its error is returned. What the second
+// answers is there when the rows are closed. What UpdateOne sets for its statement, the first does not see. A Tx ignores them.
 func WithChecks(ctx context.Context, before, after *Statement) context.Context {
 	return context.WithValue(ctx, aroundKey{}, around{before, after})
 }

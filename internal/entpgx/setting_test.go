@@ -118,7 +118,7 @@ func TestSettingThatFails(t *testing.T) {
 
 // unless is a check that fails where the condition does not hold.
 func unless(cond string, args ...any) *Statement {
-	return &Statement{"select 1 / case when " + cond + " then 1 else 0 end", args}
+	return &Statement{SQL: "select 1 / case when " + cond + " then 1 else 0 end", Args: args}
 }
 
 func TestChecks(t *testing.T) {
@@ -222,6 +222,43 @@ func TestChecksAreOneRoundTrip(t *testing.T) {
 	}
 	run() // prepares the statements
 	require.Equal(t, int64(3), run())
+}
+
+// TestAnswersOfChecks: what the statements around one answer, in its round trip.
+func TestAnswersOfChecks(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, one, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode })
+			var before, after int
+			count := func(into *int) *Statement {
+				return &Statement{SQL: "select count(*) from owners where name <> $1", Args: []any{"nobody"}, Into: []any{into}}
+			}
+			ctx := WithChecks(WithSetting(t.Context(), "app.actor", "ann"), count(&before), count(&after))
+			run := func(n int) {
+				_, err := b.drv.SQL().Exec(ctx, "insert into owners values ($1, 'a')", uuid.New())
+				require.NoError(t, err)
+				require.Equal(t, []int{n, n + 1}, []int{before, after})
+				name, err := read[string](ctx, b.drv, "insert into owners values ($1, 'b') returning name", uuid.New())
+				require.NoError(t, err)
+				require.Equal(t, "b", name)
+				require.Equal(t, []int{n + 1, n + 2}, []int{before, after})
+			}
+			run(0) // prepares the statements
+			sent := b.writes.Load()
+			run(2)
+			require.Equal(t, int64(2), b.writes.Load()-sent)
+
+			// No row to scan is an error.
+			none := &Statement{SQL: "select 1 where false", Into: []any{&before}}
+			_, err := read[string](WithChecks(t.Context(), none, nil), b.drv, "select 'x'")
+			require.ErrorIs(t, err, pgx.ErrNoRows)
+			_, err = read[string](WithChecks(t.Context(), nil, none), b.drv, "select 'x'")
+			require.ErrorIs(t, err, pgx.ErrNoRows)
+			require.Equal(t, 4, b.count(t, "owners"))
+		})
+	}
 }
 
 func TestTxIgnoresChecks(t *testing.T) {

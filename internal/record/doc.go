@@ -28,6 +28,9 @@
 //   - an answer has what is selected, in that order (TestSelections), and an error its place (TestErrorsHavePlaces);
 //   - times are in UTC, and what a write answers is what a read gives (TestWrite).
 //
+// Where there is a standby, a query that asks for it reads there, and sees all that its client has seen (app.TestReadReplica); what fails
+// there is read on the primary (app.TestQueryThatFailsOnTheStandby).
+//
 // What a client sends is never INTERNAL: wrong input says which field, and too much of it is TOO_COMPLEX (TestBadInput,
 // TestBadBodies, TestRefusedWrites).
 //
@@ -53,6 +56,6 @@
 //   - a change is read once for all subscribers, and rendered once for all who see the same (TestWatchersShareTheRecord,
 //     TestNoFilteredAnswerIsAnothers), and who leaves is forgotten (TestWatchersThatLeave, TestClosedStreamsFollowNothing).
 //
-// It may import viewer, entity, entpgx and changelog; generated code and everything above imports it. It never
+// It may import viewer, entity, entpgx, changelog and replica; generated code and everything above imports it. It never
 // imports the generated ent package.
 package record

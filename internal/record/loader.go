@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 	"github.com/vikstrous/dataloadgen"
@@ -128,15 +129,26 @@ func (g *Engine) count(ctx context.Context, q *query) (n int, err error) {
 	return n, err
 }
 
-// scan runs q and calls f for each row.
-func (g *Engine) scan(ctx context.Context, q *query, f func(*sql.Rows) error) (err error) {
+// scan runs q and calls f for each row: in the operation's transaction once it has begun, on the standby where ReadAfter says so, else on
+// the primary.
+func (g *Engine) scan(ctx context.Context, q *query, f func(*sql.Rows) error) error {
+	if g.replica != nil {
+		if r, ok := ctx.Value(readsKey{}).(*reads); ok {
+			return r.scan(ctx, q, f)
+		}
+	}
+	return g.translate(scan(ctx, g.reader(ctx), q.text.String(), q.arguments(), f))
+}
+
+// scan runs a statement and calls f for each row. All that it answered is there when scan returns.
+func scan(ctx context.Context, db dialect.ExecQuerier, query string, args []any, f func(*sql.Rows) error) (err error) {
 	rows := &sql.Rows{}
-	if err := g.reader(ctx).Query(ctx, q.text.String(), q.arguments(), rows); err != nil {
-		return g.translate(err)
+	if err := db.Query(ctx, query, args, rows); err != nil {
+		return err
 	}
 	defer func() {
 		if cerr := rows.Close(); err == nil {
-			err = g.translate(cerr)
+			err = cerr
 		}
 	}()
 	for rows.Next() {
@@ -144,5 +156,5 @@ func (g *Engine) scan(ctx context.Context, q *query, f func(*sql.Rows) error) (e
 			return err
 		}
 	}
-	return g.translate(rows.Err())
+	return rows.Err()
 }

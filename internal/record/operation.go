@@ -158,7 +158,7 @@ func workOf(ctx context.Context) *work {
 	return w
 }
 
-// reader returns what reads go through: the operation's transaction once it has begun, else the pool.
+// reader returns what reads go through on the primary: the operation's transaction once it has begun, else the pool.
 func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
 	if w := workOf(ctx); w != nil && w.tx != nil {
 		return entpgx.FromTx(w.tx)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,6 +17,7 @@ import (
 
 	"godstack/internal/changelog"
 	"godstack/internal/entpgx"
+	"godstack/internal/replica"
 )
 
 // Node is a record: a pointer to a generated ent struct, which knows how ent scans a row.
@@ -57,6 +57,8 @@ func NewStore(e *Entity, m Model) *Store { return &Store{Entity: e, model: m} }
 // Engine is what all stores share.
 type Engine struct {
 	driver    *entpgx.Driver
+	replica   *replica.Replica   // nil for none
+	standby   *entpgx.Driver     // of replica
 	stores    map[string]*Store  // by prefix
 	entities  map[string]*Entity // by name
 	hub       *hub
@@ -79,6 +81,8 @@ type Config struct {
 	// CursorKeys seal the cursors of streams: the first makes them, all are accepted, and all nodes have the same. None: a random one,
 	// whose cursors nobody else accepts.
 	CursorKeys [][]byte
+	// Replica is where [Engine.ReadAfter] reads. Nil: there is none.
+	Replica *replica.Replica
 	// Rules are the custom rules that entities name.
 	Rules map[string]CustomRule
 	// Unrestricted has everybody meet every rule. It is for measuring what rules cost.
@@ -96,6 +100,9 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 	g := &Engine{
 		driver: drv, stores: map[string]*Store{}, entities: map[string]*Entity{},
 		committed: c.Committed, batchWait: cmp.Or(c.BatchWait, 200*time.Microsecond), log: c.Logger,
+	}
+	if c.Replica != nil {
+		g.replica, g.standby = c.Replica, entpgx.Open(c.Replica.Pool())
 	}
 	if g.committed == nil {
 		g.committed = func() {}
@@ -146,27 +153,26 @@ func (s *Store) key(n Node) (uuid.UUID, int) {
 func (e *Entity) globalID(id uuid.UUID) ID { return ID{Prefix: e.Prefix, UUID: id} }
 
 // each runs q and calls f for each row, after the leading columns were scanned into extra.
-func (s *Store) each(ctx context.Context, q *query, extra []any, f func(Node)) (err error) {
-	rows := &sql.Rows{}
-	if err := s.engine.reader(ctx).Query(ctx, q.text.String(), q.arguments(), rows); err != nil {
-		return s.engine.translate(fmt.Errorf("read %s: %w", s.Table, err))
-	}
-	defer func() { err = errors.Join(err, s.engine.translate(rows.Close())) }()
+func (s *Store) each(ctx context.Context, q *query, extra []any, f func(Node)) error {
 	// The scan targets live for one row after another: AssignRow copies the values out of them.
 	targets, err := s.model.New().ScanTargets(s.names)
 	if err != nil {
 		return err
 	}
 	dest := slices.Concat(extra, targets)
-	for rows.Next() {
+	err = s.engine.scan(ctx, q, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
-			return fmt.Errorf("scan %s: %w", s.Table, err)
+			return err
 		}
 		n := s.model.New()
 		if err := n.AssignRow(s.names, targets); err != nil {
-			return fmt.Errorf("scan %s: %w", s.Table, err)
+			return err
 		}
 		f(n)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", s.Table, err)
 	}
-	return s.engine.translate(rows.Err())
+	return nil
 }

@@ -34,6 +34,8 @@
 //     origin is in Config.Origins; GET never changes anything. Sockets are held to the same in any case.
 //   - Pages of other origins read nothing unless they are in Config.Origins, and every answer has headers that keep
 //     browsers from guessing types, framing, embedding and storing it.
+//   - A query that says what it has to see, by Read-After, is answered from what has that, and by no cache; a mutation's answer says what it
+//     has written, whatever became of it (TestReadAfter).
 //   - The access log has no query string, no body, and no header but the request id.
 //   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket); no
 //     stream stays of a subscription that did not begin (TestStreamsThatDoNotBegin).

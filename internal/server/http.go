@@ -93,7 +93,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 	if r.Method == http.MethodGet {
 		// Nobody's answers are public, and a cache tells them from somebody's.
 		w.Header().Add("Vary", "Authorization, Cookie")
+		if s.deps.Replica != nil {
+			w.Header().Add("Vary", readAfterHeader)
+		}
 		switch {
+		case s.deps.Replica != nil && r.Header[readAfterHeader] != nil: // the answer's is for this client
 		case signedIn:
 			w.Header()["Cache-Control"] = privateNoStore
 		case unknown == nil:
@@ -121,7 +125,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 		s.refuse(w, r, http.StatusBadRequest, badRequest("subscriptions need a WebSocket, or Accept: %s", typeEvents))
 		return
 	}
-	resp, err := s.execute(ctx, op)
+	resp, err := s.executeFor(ctx, w, r, op)
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return

@@ -17,8 +17,8 @@ const preflightAge = "7200"
 const (
 	corsMethods = "GET, POST, PUT, DELETE"
 	corsHeaders = "Accept, Authorization, Content-Type, Idempotency-Key, X-Request-Id, Traceparent, Tracestate, " +
-		streamTokenHeader + ", Apollo-Require-Preflight, Apollographql-Client-Name, Apollographql-Client-Version"
-	corsExposed = "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After"
+		streamTokenHeader + ", " + readAfterHeader + ", Apollo-Require-Preflight, Apollographql-Client-Name, Apollographql-Client-Version"
+	corsExposed = "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, " + readAfterHeader
 )
 
 // parseOrigin returns an origin as browsers write it: in lower case and without the port of its scheme.

@@ -150,7 +150,7 @@ func TestOtherOriginsReadAnswers(t *testing.T) {
 		a := b.query(t, document, nil, "Origin", "https://app.example", "Sec-Fetch-Site", "cross-site")
 		require.Equal(t, "https://app.example", a.Header.Get("Access-Control-Allow-Origin"))
 		require.Equal(t, "true", a.Header.Get("Access-Control-Allow-Credentials"))
-		require.Equal(t, "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After", a.Header.Get("Access-Control-Expose-Headers"))
+		require.Equal(t, "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, Read-After", a.Header.Get("Access-Control-Expose-Headers"))
 		require.Equal(t, []string{"Origin", "Accept"}, a.Header["Vary"])
 		require.Empty(t, a.Header.Get("Access-Control-Allow-Methods"))
 	}

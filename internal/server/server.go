@@ -56,6 +56,8 @@ type Deps struct {
 	// Limit counts requests to GraphQL and to Routes, upgrades to sockets, and operations and new access tokens over these. Nil: there is
 	// no limit.
 	Limit LimitFunc
+	// Replica answers queries whose clients ask for it, by the header Read-After. Nil: they are answered as others are.
+	Replica Replica
 	// Routes are handlers besides GraphQL, by the pattern to mount them at. They run with the client and, where
 	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
 	// panics where a pattern is wrong or taken, as [http.ServeMux] does.

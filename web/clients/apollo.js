@@ -38,7 +38,7 @@ function* versioned(value) {
   for (const inner of Object.values(value)) yield* versioned(inner);
 }
 
-export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin' } = {}) {
+export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
   const authorize = new SetContextLink(({ headers }) => {
     const held = session.current();
     return { held, response: undefined, headers: { ...headers, ...session.headers(held) } };
@@ -70,7 +70,7 @@ export function createApolloClient(session, socket, { endpoint = '/graphql', cre
     link: ApolloLink.split(
       ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
       new GraphQLWsLink(socket),
-      ApolloLink.from([retry, renew, authorize, new HttpLink({ uri: endpoint, credentials })]),
+      ApolloLink.from([retry, renew, authorize, new HttpLink({ uri: endpoint, credentials, fetch })]),
     ),
   });
   // What one user may see is not for the next. Queries that were under way are rejected.

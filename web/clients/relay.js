@@ -17,7 +17,9 @@ class RecordStore extends Store {
 
 // createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
-export function createRelayEnvironment(session, socket, { endpoint = '/graphql', credentials = 'same-origin' } = {}) {
+export function createRelayEnvironment(session, socket, options = {}) {
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = globalThis.fetch } = options;
+
   async function ask({ name, text, operationKind }, variables) {
     let renewed = false;
     for (let attempt = 1; ; ) {

@@ -5,7 +5,7 @@ import { retryExchange } from '@urql/exchange-retry';
 
 // createUrqlClient returns a client for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
-export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin' } = {}) {
+export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
   const auth = authExchange(async ({ appendHeaders }) => {
     let refused;
     return {
@@ -26,6 +26,7 @@ export function createUrqlClient(session, socket, { endpoint = '/graphql', crede
 
   return new Client({
     url: endpoint,
+    fetch,
     fetchOptions: { credentials },
     exchanges: [
       cacheExchange,
