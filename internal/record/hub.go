@@ -44,8 +44,9 @@ type hub struct {
 	turns struct {
 		sync.Mutex
 		waiting map[uuid.UUID][]*Stream // that wait to be rendered, by viewer; protected by turns
-		order   []uuid.UUID             // of the viewers, each of whom has one rendered in turn; protected by turns
-		running int                     // goroutines that do so; protected by turns
+		order   []uuid.UUID             // the viewers whose turn comes; protected by turns
+		having  map[uuid.UUID]struct{}  // the viewers whose turn it is; protected by turns
+		running int                     // goroutines that render; protected by turns
 	}
 
 	memory memory
@@ -263,12 +264,14 @@ func (h *hub) queue(s *Stream) {
 	t.Lock()
 	defer t.Unlock()
 	if t.waiting == nil {
-		t.waiting = map[uuid.UUID][]*Stream{}
+		t.waiting, t.having = map[uuid.UUID][]*Stream{}, map[uuid.UUID]struct{}{}
 	}
-	if len(t.waiting[s.who.ID]) == 0 {
-		t.order = append(t.order, s.who.ID)
+	who := s.who.ID
+	t.waiting[who] = append(t.waiting[who], s)
+	if _, has := t.having[who]; has || len(t.waiting[who]) > 1 {
+		return
 	}
-	t.waiting[s.who.ID] = append(t.waiting[s.who.ID], s)
+	t.order = append(t.order, who)
 	if t.running < maxTurns {
 		t.running++
 		go h.takeTurns()
@@ -283,6 +286,7 @@ func (h *hub) takeTurns() {
 			return
 		}
 		s.turn()
+		h.had(s.who.ID)
 	}
 }
 
@@ -298,12 +302,21 @@ func (h *hub) next() *Stream {
 	}
 	who := t.order[0]
 	t.order = t.order[1:]
-	list := t.waiting[who]
-	if len(list) == 1 {
+	t.having[who] = struct{}{}
+	s := t.waiting[who][0]
+	if t.waiting[who] = t.waiting[who][1:]; len(t.waiting[who]) == 0 {
 		delete(t.waiting, who)
-	} else {
-		t.waiting[who] = list[1:]
+	}
+	return s
+}
+
+// had says that a viewer has had a turn.
+func (h *hub) had(who uuid.UUID) {
+	t := &h.turns
+	t.Lock()
+	defer t.Unlock()
+	delete(t.having, who)
+	if len(t.waiting[who]) > 0 {
 		t.order = append(t.order, who)
 	}
-	return list[0]
 }

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/google/uuid"
@@ -93,6 +96,9 @@ func TestSlowSubscriber(t *testing.T) {
 		push(one, v+3, "title")
 	}
 	require.LessOrEqual(t, len(s.queue), maxPending)
+	sink.room = 1
+	s.Resume()
+	require.Equal(t, 2, s.chunk, "of what is read for it, no more than twice as much as it took")
 	sink.room = 1000
 	s.Resume()
 	require.Equal(t, "UPDATED 1 [title]", sink.got[0])
@@ -211,7 +217,6 @@ func TestViewersTakeTurns(t *testing.T) {
 	g, _, _ := held(t)
 	h := g.hub
 	h.turns.running = maxTurns // so that nobody takes them
-	var want []*Stream
 	stream := func(who byte) *Stream {
 		s := &Stream{engine: g, who: asker{Viewer: viewer.Viewer{ID: uuid.UUID{who}}}}
 		h.queue(s)
@@ -219,13 +224,29 @@ func TestViewersTakeTurns(t *testing.T) {
 	}
 	many := []*Stream{stream(1), stream(1), stream(1)}
 	two, three := stream(2), stream(3)
-	want = append(want, many[0], two, three, many[1], many[2])
-	for i, s := range want {
+	for i, s := range []*Stream{many[0], two, three} {
 		require.Same(t, s, h.next(), i)
 	}
-	require.Nil(t, h.next())
-	require.Empty(t, h.turns.waiting)
+	require.Nil(t, h.next(), "while somebody has a turn, theirs is not the next")
 	require.Equal(t, maxTurns-1, h.turns.running)
+	h.turns.running = maxTurns
+	for _, who := range []byte{2, 1, 3} {
+		h.had(uuid.UUID{who})
+	}
+	four := stream(4)
+	require.Same(t, many[1], h.next())
+	last := stream(1)
+	h.had(uuid.UUID{1})
+	for i, s := range []*Stream{four, many[2]} {
+		require.Same(t, s, h.next(), i)
+	}
+	h.had(uuid.UUID{1})
+	require.Same(t, last, h.next())
+	h.had(uuid.UUID{1})
+	h.had(uuid.UUID{4})
+	require.Empty(t, h.turns.waiting)
+	require.Empty(t, h.turns.having)
+	require.Empty(t, h.turns.order)
 }
 
 // Who leaves much of what streams begin with untaken gets no more of them, until there is room again. Others do.
@@ -255,7 +276,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		Text string
 	}{Text: strings.Repeat("x", maxMemoryOfOne)}
 	require.GreaterOrEqual(t, sizeOf(text), maxMemoryOfOne)
-	s.start([]item{{event: &event{kind: snapshotKind, store: store, record: text}}})
+	require.NoError(t, s.start([]item{{event: &event{kind: snapshotKind, store: store, record: text}}}))
 	s.Start()
 	require.Contains(t, full(1), "your subscriptions")
 	require.Empty(t, full(2))
@@ -337,6 +358,84 @@ func TestListsThatAChangeConcerns(t *testing.T) {
 		l.leave(g)
 	}
 	require.Equal(t, newLists(), l)
+}
+
+// A record that comes and goes, while a stream reads what it begins with, takes no more than others.
+func TestFlipsAreBounded(t *testing.T) {
+	t.Parallel()
+	g, _, change := held(t)
+	s := &Stream{engine: g, sink: &narrowSink{room: 1}, shape: shapeOfThings()}
+	g.hub.subscribe(s)
+	for v := range int64(3_000) {
+		n := change(uuid.UUID{1}, v+1, "title")
+		n.change.Xid = 5
+		s.push(pending{news: n, was: v%2 == 1, is: v%2 == 0})
+	}
+	flips := 0
+	for _, p := range s.queue {
+		flips += len(p.flips)
+	}
+	require.LessOrEqual(t, flips, 2*maxPending)
+}
+
+// A record that ended among joined changes of a list, and another that has its id.
+func TestConflateAcrossLives(t *testing.T) {
+	t.Parallel()
+	g, _, change := held(t)
+	sink := &narrowSink{room: 0}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), state: live}
+	g.hub.subscribe(s)
+	a := uuid.UUID{1}
+	push := func(id uuid.UUID, op changelog.Op, version int64, was, is bool) {
+		n := change(id, version, "title")
+		n.change.Op = op
+		s.push(pending{news: n, was: was, is: is})
+	}
+	push(a, changelog.OpUpdate, 6, true, true)
+	push(a, changelog.OpDelete, 7, true, false)
+	push(a, changelog.OpInsert, 1, false, true)
+	for v := range int64(maxPending) {
+		push(uuid.UUID{9}, changelog.OpUpdate, v+1, true, true)
+	}
+	sink.room = 1000
+	s.Resume()
+	require.Contains(t, sink.got[0]+"; "+sink.got[1], "DELETED")
+}
+
+// One whose account is full does not keep others from beginning anew.
+func TestRestartsOfOneWhoHasNoRoom(t *testing.T) {
+	t.Parallel()
+	g, _, _ := held(t)
+	log := &lineCounter{}
+	g.log = slog.New(slog.NewTextHandler(log, nil))
+	who := func(n byte) asker { return asker{Viewer: viewer.Viewer{ID: uuid.UUID{n}}, signedIn: true} }
+	g.hub.memory.charge(uuid.UUID{1}, maxMemoryOfOne)
+	var full []*Stream
+	for range 2 * maxRestarts {
+		s := &Stream{engine: g, who: who(1), sink: &narrowSink{}, shape: shapeOfThings(), state: live}
+		g.hub.subscribe(s)
+		s.lost()
+		full = append(full, s)
+	}
+	require.Eventually(t, func() bool { return log.lines.Load() >= 2*maxRestarts }, 10*time.Second, time.Millisecond, "all have tried")
+	for range maxRestarts {
+		g.hub.restarts <- struct{}{}
+	}
+	for _, s := range full {
+		s.mu.Lock()
+		require.NotEqual(t, closed, s.state, "it has not tried for the last time yet")
+		s.mu.Unlock()
+	}
+	for range maxRestarts {
+		<-g.hub.restarts
+	}
+}
+
+type lineCounter struct{ lines atomic.Int64 }
+
+func (l *lineCounter) Write(p []byte) (int, error) {
+	l.lines.Add(1)
+	return len(p), nil
 }
 
 // ofModel is a record that no database has.

@@ -33,6 +33,21 @@ func (m *memory) charge(who uuid.UUID, bytes int) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.add(who, bytes)
+}
+
+// take charges a viewer who has room left, or refuses.
+func (m *memory) take(who uuid.UUID, bytes int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.refusal(who)
+	if err == nil && bytes > 0 {
+		m.add(who, bytes)
+	}
+	return err
+}
+
+func (m *memory) add(who uuid.UUID, bytes int) {
 	if m.of == nil {
 		m.of = map[uuid.UUID]int{}
 	}
@@ -46,6 +61,10 @@ func (m *memory) charge(who uuid.UUID, bytes int) {
 func (m *memory) room(who uuid.UUID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.refusal(who)
+}
+
+func (m *memory) refusal(who uuid.UUID) error {
 	most := maxMemoryOfOne
 	if who == uuid.Nil {
 		most = maxMemoryOfNone

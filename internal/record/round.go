@@ -299,6 +299,9 @@ func (s *Store) concerns(r *rule, st *Stream, c changelog.Change) bool {
 	return slices.ContainsFunc(r.rules, func(part *rule) bool { return s.concerns(part, st, c) })
 }
 
+// maxRound is how many changes are held against all streams at once: what is known of each record and viewer takes memory.
+const maxRound = 200
+
 // tell finds out what the streams have to know, and tells them: of the changes first, then of rights that are in doubt.
 func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 	var touched []*Stream
@@ -307,17 +310,20 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 			touched = append(touched, s)
 		}
 	}
-	err := h.patiently(func(ctx context.Context) error {
-		if r.needsStill() {
-			return h.engine.still(ctx, r.learn)
+	for news := range slices.Chunk(r.news, maxRound) {
+		part := &round{Engine: r.Engine, news: news, records: map[recordKey]*subject{}, gone: r.gone, lists: r.lists}
+		err := h.patiently(func(ctx context.Context) error {
+			if part.needsStill() {
+				return h.engine.still(ctx, part.learn)
+			}
+			return part.learn(ctx)
+		})
+		if err == nil {
+			part.verdicts(push)
+			continue
 		}
-		return r.learn(ctx)
-	})
-	if err == nil {
-		r.verdicts(push)
-	} else {
 		h.engine.log.Warn("read changed records", "error", err)
-		for s := range h.concerned(r) {
+		for s := range h.concerned(part) {
 			s.lost()
 		}
 	}

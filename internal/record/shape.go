@@ -43,7 +43,13 @@ type event struct {
 	cursor  string
 
 	mu      sync.Mutex
-	answers map[answerKey]*Answer // protected by mu
+	answers map[answerKey]*reply // protected by mu
+}
+
+// reply is an answer that may still be rendered.
+type reply struct {
+	mu     sync.Mutex
+	answer *Answer // protected by mu
 }
 
 // answerKey is what an answer depends on beside the event.
@@ -177,21 +183,49 @@ func variables(v *ast.Value, found func(name string)) {
 	}
 }
 
-// answer returns what a stream selects of an event, as its viewer may see it.
-func (g *Engine) answer(e *event, s *Stream) *Answer {
+// answer returns what a stream selects of an event, as its viewer may see it. If it has to be rendered, the records that come next are
+// rendered with it.
+func (g *Engine) answer(e *event, s *Stream, next map[*Store][]Node) *Answer {
+	r := e.reply(answerKey{s.shape, s.shape.classOf(g, e, s.who)})
+	r.mu.Lock()
+	defer r.mu.Unlock() // who wants the same meanwhile waits for it
+	if r.answer == nil {
+		if next != nil {
+			if s.ready = g.renderAll(next, s.shape, s.who); s.ready == nil {
+				s.chunk = 1
+			}
+		}
+		r.answer = g.render(e, s.shape, s.who, s.ready)
+		g.hub.stats.answers.Add(1)
+	}
+	return r.answer
+}
+
+// mostAnswers is how many answers an event keeps: where each viewer has one of their own, a slow stream would keep those of all.
+const mostAnswers = 64
+
+// reply returns the place of an answer.
+func (e *event) reply(k answerKey) *reply {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.answers[k]
+	if r == nil {
+		if e.answers == nil {
+			e.answers = map[answerKey]*reply{}
+		}
+		if r = (&reply{}); len(e.answers) < mostAnswers {
+			e.answers[k] = r
+		}
+	}
+	return r
+}
+
+// forget has an answer that a stream's sink refused rendered again: what it leads to may be another by then, or forbidden.
+func (g *Engine) forget(e *event, s *Stream) {
 	k := answerKey{s.shape, s.shape.classOf(g, e, s.who)}
 	e.mu.Lock()
-	defer e.mu.Unlock() // who wants the same meanwhile waits for it
-	a := e.answers[k]
-	if a == nil {
-		a = g.render(e, s.shape, s.who, s.prepared(e))
-		g.hub.stats.answers.Add(1)
-		if e.answers == nil {
-			e.answers = map[answerKey]*Answer{}
-		}
-		e.answers[k] = a
-	}
-	return a
+	defer e.mu.Unlock()
+	delete(e.answers, k)
 }
 
 // classOf returns the class of who asks, for an event.
@@ -292,12 +326,12 @@ type part struct {
 }
 
 // renderAll renders what the shape selects of records, as who asks may see it: with a statement for each selected edge of a level, and
-// not for each of the records.
+// not for each of the records. It is nil where that did not end well.
 func (g *Engine) renderAll(nodes map[*Store][]Node, sh *shape, who asker) (out rendered) {
 	ctx, cancel := context.WithTimeout(who.context(context.Background()), loadTimeout)
 	defer cancel()
 	defer func() {
-		if v := recover(); v != nil { // which comes again, where it belongs, when they are rendered one by one
+		if v := recover(); v != nil || ctx.Err() != nil { // which comes again, where it belongs, when they are rendered one by one
 			out = nil
 		}
 	}()

@@ -53,7 +53,9 @@ type Stream struct {
 	begun    time.Time // when it last began anew
 	doubted  bool      // whether the viewer may read the records has to be asked again, once it has begun
 	dirty    bool      // the sink has to be flushed
-	ready    rendered  // some of what is sent next, while it is
+	ready    rendered  // some of what is sent next, while it is; of whoever pumps
+	taken    int       // events since somebody pumps
+	chunk    int       // how many records are rendered at once
 
 	leaving atomic.Bool // Close was called: what still runs for the stream is for nobody
 
@@ -67,6 +69,7 @@ const (
 	preparing streamState = iota // it reads what it begins with: changes wait
 	live
 	queued  // it waits for its turn to be rendered: changes wait
+	aside   // it reads what its next event leads to, without mu: changes wait
 	blocked // the sink is full: changes wait
 	closed
 )
@@ -153,18 +156,29 @@ func (s *Stream) leave() {
 		return
 	}
 	s.state, s.versions, s.queue = closed, nil, nil
-	s.start(nil)
+	s.began()
 	s.engine.hub.unsubscribe(s)
 }
 
-// start has the stream begin with some items, whose memory is on its viewer's account until all were taken.
-func (s *Stream) start(ahead []item) {
+// start has the stream begin with some items, whose memory is on its viewer's account until all were taken. It is refused where there is
+// no room any more: many may have read what they begin with at the same time.
+func (s *Stream) start(ahead []item) error {
 	size := 0
 	for _, i := range ahead {
 		size += i.size()
 	}
-	s.engine.hub.memory.charge(s.who.ID, size-s.weight)
+	if err := s.engine.hub.memory.take(s.who.ID, size); err != nil {
+		return err
+	}
+	s.began()
 	s.ahead, s.weight = ahead, size
+	return nil
+}
+
+// began gives the memory back of what the stream began with.
+func (s *Stream) began() {
+	s.engine.hub.memory.charge(s.who.ID, -s.weight)
+	s.ahead, s.weight = nil, 0
 }
 
 // size is about how many bytes an item holds, of its record and what that was.
@@ -221,8 +235,13 @@ func (s *Stream) pump() {
 	if s.state == preparing {
 		s.sift()
 	}
-	s.state = live
-	defer func() { s.ready = nil }() // what it leads to may be another, or forbidden, when it goes on
+	s.state, s.taken, s.chunk = live, 0, cmp.Or(s.chunk, maxPrepared)
+	defer func() {
+		s.ready = nil // what it leads to may be another, or forbidden, when it goes on
+		if s.chunk = maxPrepared; s.state == blocked {
+			s.chunk = min(2*s.taken, maxPrepared) // what the sink does not take is read in vain
+		}
+	}()
 	for len(s.ahead) > 0 {
 		i := s.ahead[0]
 		if !s.going(i.event != nil && s.send(i.event) || i.event == nil && s.tell(i.change, true)) {
@@ -235,19 +254,27 @@ func (s *Stream) pump() {
 		s.ahead[0] = item{}
 		s.ahead = s.ahead[1:]
 	}
-	s.start(nil)
+	s.began()
 	if s.resync {
 		s.begin()
 		return
 	}
 	for len(s.queue) > 0 {
-		if !s.going(s.tell(s.queue[0], false)) {
-			return
-		}
+		p := s.queue[0]
 		s.queue[0] = pending{}
 		s.queue = s.queue[1:]
+		if !s.going(s.tell(p, false)) {
+			if s.state == blocked && !s.resync {
+				s.queue = slices.Insert(s.queue, 0, p)
+			}
+			return
+		}
 	}
 	s.queue = nil
+	if s.resync { // since something was read
+		s.begin()
+		return
+	}
 	if s.doubted {
 		s.doubted = false
 		s.engine.hub.reconsider(s)
@@ -265,13 +292,10 @@ func (s *Stream) going(taken bool) bool {
 // maxPrepared is how many records are rendered at once.
 const maxPrepared = 100
 
-// prepared returns the records that come next, rendered together, where each by itself would take reading.
-func (s *Stream) prepared(first *event) rendered {
-	if !s.shape.costly || first.record == nil {
+// coming returns the records that come next, to be rendered together, where each by itself would take reading.
+func (s *Stream) coming(first *event) map[*Store][]Node {
+	if _, ready := s.ready[first.record]; ready || s.chunk < 2 {
 		return nil
-	}
-	if _, ready := s.ready[first.record]; ready {
-		return s.ready
 	}
 	nodes := map[*Store][]Node{}
 	seen := map[Node]struct{}{}
@@ -280,7 +304,7 @@ func (s *Stream) prepared(first *event) rendered {
 			seen[n] = struct{}{}
 			nodes[store] = append(nodes[store], n)
 		}
-		return len(seen) < maxPrepared
+		return len(seen) < s.chunk
 	}
 	add(first.store, first.record)
 	wanted := func(p pending) bool { return !p.is || add(p.news.store, p.news.node) }
@@ -290,20 +314,44 @@ func (s *Stream) prepared(first *event) rendered {
 		}
 	}
 	for _, p := range s.queue {
-		if len(s.ahead) > maxPrepared || !wanted(p) {
+		if len(s.ahead) > s.chunk || !wanted(p) {
 			break
 		}
 	}
-	s.ready = s.engine.renderAll(nodes, s.shape, s.who)
-	return s.ready
+	return nodes
+}
+
+// answer renders an event. Where that takes reading nobody waits for it: mu is free meanwhile. It is nil where the stream was closed then.
+func (s *Stream) answer(e *event) *Answer {
+	if !s.shape.costly || e.record == nil {
+		return s.engine.answer(e, s, nil)
+	}
+	nodes := s.coming(e)
+	s.state = aside
+	s.mu.Unlock()
+	a := s.engine.answer(e, s, nodes)
+	s.mu.Lock()
+	if s.state != aside {
+		return nil
+	}
+	s.state = live
+	return a
 }
 
 // send gives an event to the sink.
 func (s *Stream) send(e *event) (taken bool) {
-	if !s.sink.Next(s.engine.answer(e, s)) {
+	a := s.answer(e)
+	if a == nil {
+		return false
+	}
+	if !s.sink.Next(a) {
+		if s.shape.costly {
+			s.engine.forget(e, s)
+		}
 		return false
 	}
 	s.dirty = true
+	s.taken++
 	s.engine.hub.stats.events.Add(1)
 	return true
 }
@@ -347,24 +395,35 @@ func (s *Stream) hold(p pending) {
 	if s.state != preparing && s.knows(p.news) {
 		return
 	}
-	if len(s.queue) >= maxPending {
-		all := len(s.queue)
+	left := len(s.queue)
+	if left >= maxPending {
 		if s.queue = conflate(s.queue); s.state != preparing {
 			s.sift()
 		}
-		s.engine.hub.stats.joined.Add(uint64(all - len(s.queue)))
+		s.engine.hub.stats.joined.Add(uint64(left - len(s.queue)))
+		left = len(s.queue)
+		for _, p := range s.queue {
+			left += len(p.flips)
+		}
 	}
-	if len(s.queue) >= maxPending {
+	if left >= maxPending {
 		s.queue, s.resync = nil, true
 		return
 	}
 	s.queue = append(s.queue, p)
 }
 
-// conflate joins the changes of each record, in the place of the last of them. What is told between says of the first that it was told,
-// so its cursors are of no use.
+// conflate joins the changes of each record, in the place of the last of them; those of one that has ended stay apart from those of the
+// next that has its id, whose versions begin again. What is told between says of the first that it was told, so its cursors are of no use.
 func conflate(queue []pending) []pending {
-	at := make(map[recordKey]int, len(queue))
+	at, ended := make(map[recordKey]int, len(queue)), map[recordKey]int{}
+	join := func(first, i int) {
+		queue[i] = queue[first].join(queue[i])
+		queue[first].news = nil
+		for k := first + 1; k < i; k++ {
+			queue[k].nowhere = true
+		}
+	}
 	for i, p := range queue {
 		first, there := at[p.news.key]
 		switch {
@@ -376,11 +435,13 @@ func conflate(queue []pending) []pending {
 				queue[first].news, queue[first].is = queue[first].news.with(p.news.node), p.is
 			}
 			queue[i].news = nil
+		case queue[first].news.change.Op == changelog.OpDelete && p.news.change.Op != changelog.OpDelete:
+			ended[p.news.key], at[p.news.key] = first, i
 		default:
-			queue[i] = queue[first].join(p)
-			queue[first].news = nil
-			for k := first + 1; k < i; k++ {
-				queue[k].nowhere = true
+			join(first, i)
+			if end, before := ended[p.news.key]; before && p.news.change.Op == changelog.OpDelete {
+				join(end, i)
+				delete(ended, p.news.key)
 			}
 			at[p.news.key] = i
 		}
@@ -397,7 +458,7 @@ func (p pending) join(later pending) pending {
 	if later.was != was {
 		p.flips = append(slices.Clip(p.flips), flip{p.news.change, later.was})
 	}
-	later.was, later.flips = p.was, slices.Concat(p.flips, later.flips)
+	later.was, later.flips = p.was, p.flips
 	later.ended = p.ended || p.news.change.Op == changelog.OpDelete
 	later.also = slices.Concat(p.also, p.news.change.Fields, later.also)
 	slices.Sort(later.also)
@@ -457,7 +518,7 @@ func (s *Stream) lost() {
 	switch s.state {
 	case live, queued:
 		s.begin()
-	case preparing, blocked:
+	case preparing, aside, blocked:
 		s.queue, s.resync = nil, true
 	}
 }
@@ -465,7 +526,7 @@ func (s *Stream) lost() {
 // begin has the stream begin anew, on a goroutine of its own.
 func (s *Stream) begin() {
 	s.state, s.resync, s.queue = preparing, false, nil
-	s.start(nil)
+	s.began()
 	s.engine.hub.stats.resyncs.Add(1)
 	pause := time.Until(s.begun.Add(betweenRestarts))
 	s.begun = time.Now().Add(max(pause, 0))
@@ -488,16 +549,17 @@ func (s *Stream) restart(pause time.Duration) {
 	case err != nil:
 		s.finish(err)
 	default:
-		s.start(append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...))
+		if err := s.start(append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)); err != nil {
+			s.finish(err)
+			return
+		}
 		s.pump()
 		s.flushLocked()
 	}
 }
 
-// lookAgain is look for a stream that runs: it waits for its turn, and tries again for a while.
+// lookAgain is look for a stream that runs: it tries again for a while.
 func (s *Stream) lookAgain() (v view, err error) {
-	s.engine.hub.restarts <- struct{}{}
-	defer func() { <-s.engine.hub.restarts }()
 	defer func() { // there is nobody above who could
 		if r := recover(); r != nil {
 			s.engine.log.Error("panic in a subscription", "error", r, "stack", string(debug.Stack()))
@@ -513,15 +575,22 @@ func (s *Stream) lookAgain() (v view, err error) {
 		if s.leaving.Load() {
 			return v, errors.New("the subscriber has gone")
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
-		v, err = s.look(s.who.context(ctx))
-		cancel()
+		v, err = s.lookInTurn()
 		if err == nil || final(err) {
 			break
 		}
 		s.engine.log.Warn("read a stream's records anew", "error", err)
 	}
 	return v, err
+}
+
+// lookInTurn is look when few others do. Who waits to try again is in nobody's way.
+func (s *Stream) lookInTurn() (view, error) {
+	s.engine.hub.restarts <- struct{}{}
+	defer func() { <-s.engine.hub.restarts }()
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	return s.look(s.who.context(ctx))
 }
 
 // nowhere is an event that is about no change, and no place to go on from.

@@ -42,6 +42,17 @@ func (g *Engine) Followed() map[string]int {
 	return m
 }
 
+// Held is how many bytes streams hold.
+func (g *Engine) Held() int {
+	m := &g.hub.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total
+}
+
+// MaxMemoryOfOne is how many those of a viewer may be.
+const MaxMemoryOfOne = maxMemoryOfOne
+
 // A stream that was closed while somebody looked up what it depends on follows nothing.
 func TestClosedStreamsFollowNothing(t *testing.T) {
 	t.Parallel()

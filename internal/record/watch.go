@@ -118,8 +118,12 @@ func (s *Stream) open(ctx context.Context, since *Cursor, known map[recordKey]in
 		return ctx.Err()
 	}
 	h.subscribe(s)
+	defer func() {
+		if slot.stream == nil { // it is refused, or panics
+			s.Close()
+		}
+	}()
 	if err := s.first(ctx, from, known); err != nil {
-		s.Close()
 		return err
 	}
 	slot.stream = s
@@ -145,8 +149,7 @@ func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[re
 		if ahead != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.start(ahead)
-			return nil
+			return s.start(ahead)
 		}
 	}
 	v, err := s.look(ctx)
@@ -163,8 +166,7 @@ func (s *Stream) first(ctx context.Context, from *changelog.Cursor, known map[re
 	if from != nil {
 		ahead, known = []item{{event: s.nowhere(resyncKind)}}, nil
 	}
-	s.start(append(ahead, s.opening(v, known)...))
-	return nil
+	return s.start(append(ahead, s.opening(v, known)...))
 }
 
 // view is what a stream's records are at a moment.
