@@ -154,7 +154,12 @@ type sink struct {
 
 var _ record.Sink = (*sink)(nil)
 
-func (k *sink) Next(a *record.Answer) bool { return k.out.Offer(a.Presented(k.server.presentAnswer)) }
+func (k *sink) Next(a *record.Answer) bool {
+	if a.Body != nil {
+		return k.out.Offer(a.Body)
+	}
+	return k.out.Offer(a.Presented(k.server.presentAnswer))
+}
 
 // presentAnswer presents the errors of an answer, which is of no single request, under an id of its own.
 func (s *Server) presentAnswer(a *record.Answer) []byte {
