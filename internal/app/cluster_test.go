@@ -89,15 +89,12 @@ func newCluster(t *testing.T, change ...func(*Config)) *cluster {
 	c := &cluster{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}}
 	t.Cleanup(c.http.CloseIdleConnections)
 	plenty := ratelimit.Limit{Quota: 100_000}
-	c.cfg = Config{PublicURL: publicURL, RateLimit: -1, Auth: auth.Config{
+	c.cfg = Config{DatabaseURL: dbtest.URL(t), PublicURL: publicURL, RateLimit: -1, Auth: auth.Config{
 		VerifyEmail: auth.VerifyOptional,
 		Limits:      auth.Limits{Login: plenty, Register: plenty, Forgot: plenty, Reset: plenty, Verify: plenty, Resend: plenty, Refresh: plenty},
 	}}
 	for _, f := range change {
 		f(&c.cfg)
-	}
-	if c.cfg.DatabaseURL == "" {
-		c.cfg.DatabaseURL = dbtest.URL(t)
 	}
 	c.url = c.cfg.DatabaseURL
 	for i := range c.nodes {
