@@ -144,6 +144,18 @@ func (r *replicated) eventually(t *testing.T, what func() bool) {
 	}, patience, 5*time.Millisecond)
 }
 
+// withThread makes ada and a thread of hers, which the standby has, and returns both.
+func (r *replicated) withThread(t *testing.T) (ada client, id string) {
+	t.Helper()
+	r.user(t, "ada", "user")
+	token := r.on(0).login(t, "ada").access
+	ada = r.on(0).as(token)
+	a := ada.query(t, createThread, nil)
+	require.Empty(t, a.Errors)
+	r.caughtUp(t, token, a.header.Get("Read-After"))
+	return ada, a.Data["createThread"].(map[string]any)["id"].(string)
+}
+
 // caughtUp waits until the standby answers who has seen that, on all nodes.
 func (r *replicated) caughtUp(t *testing.T, token, seen string) {
 	t.Helper()
@@ -342,13 +354,7 @@ func TestStandbysAtOneAddress(t *testing.T) {
 	another, err := pgxpool.New(context.Background(), chosen.Load().URL())
 	require.NoError(t, err)
 	defer another.Close()
-	c.user(t, "ada", "user")
-	token := c.on(0).login(t, "ada").access
-	ada := c.on(0).as(token)
-	a := ada.query(t, createThread, nil)
-	require.Empty(t, a.Errors)
-	id := a.Data["createThread"].(map[string]any)["id"].(string)
-	c.caughtUp(t, token, a.header.Get("Read-After"))
+	ada, id := c.withThread(t)
 
 	c.replay(t, false)
 	chosen.Store(c.server)
@@ -437,13 +443,7 @@ func TestQueryThatFailsOnTheStandby(t *testing.T) {
 func TestQueryThatIsEndedOnTheStandby(t *testing.T) {
 	t.Parallel()
 	c := newReplicated(t)
-	c.user(t, "ada", "user")
-	token := c.on(0).login(t, "ada").access
-	ada := c.on(0).as(token)
-	a := ada.query(t, createThread, nil)
-	require.Empty(t, a.Errors)
-	id := a.Data["createThread"].(map[string]any)["id"].(string)
-	c.caughtUp(t, token, a.header.Get("Read-After"))
+	ada, id := c.withThread(t)
 	for _, end := range []string{"cancel", "terminate"} {
 		failures := c.metric(t, 0, "failures_total")
 		// The standby locks what the primary does: the query waits there, and then here.

@@ -30,12 +30,9 @@ type Answer struct {
 	presented []byte
 }
 
-// Presented is all there is to send: Body or, where there are Errors, what present makes of the answer. That is called once, whoever
-// comes first: who gets the same answer is told the same.
+// Presented is what there is to send in the place of Body where there are Errors: what present makes of the answer. That is called once,
+// whoever comes first: who gets the same answer is told the same.
 func (a *Answer) Presented(present func(*Answer) []byte) []byte {
-	if len(a.Errors) == 0 {
-		return a.Body
-	}
 	a.once.Do(func() { a.presented = present(a) })
 	return a.presented
 }
