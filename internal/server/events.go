@@ -49,6 +49,7 @@ type events struct {
 	size       int        // bytes that are yet to be written, or are being
 	room       chan struct{}
 	operations map[string]*streamed
+	ends       int                   // operations of which parts has the end
 	unopened   *time.Timer           // ends a reservation that nobody uses
 	within     func(d time.Duration) // bounds the write that goes on; nil: there is none
 }
@@ -65,7 +66,7 @@ func (s *Server) newEvents(ctx context.Context, token string, v viewer.Viewer, b
 }
 
 // begin adds an operation, for run to be called; its id is "" in a stream of its own. The error says that the stream has ended, or has
-// one of this id, or as many as there may be.
+// one of this id, or as many as there may be. Those count whose end waits to be written: it is put in without asking for room.
 func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 	op := &streamed{events: e, id: id, head: nextPart, tail: endPart}
 	if e.token != "" {
@@ -79,7 +80,7 @@ func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 		return nil, errNoStream
 	case e.operations[id] != nil:
 		return nil, &record.Error{Code: record.AlreadyExists, Message: "there is an operation of this id already"}
-	case len(e.operations) >= e.server.cfg.Sockets.Operations:
+	case len(e.operations)+e.ends >= e.server.cfg.Sockets.Operations:
 		return nil, errTooManyOperations
 	}
 	op.ctx, op.cancel = context.WithCancel(ctx)
@@ -150,7 +151,7 @@ func (e *events) extend() {
 func (e *events) take() (parts [][]byte, last bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	parts, e.parts = e.parts, nil
+	parts, e.parts, e.ends = e.parts, nil, 0
 	return parts, e.over
 }
 
@@ -331,6 +332,7 @@ func (o *streamed) end(errs json.RawMessage) {
 	e.mu.Lock()
 	if o.current() {
 		delete(e.operations, o.id)
+		e.ends++
 		if errs != nil {
 			e.put(o.head, []byte(`{"errors":`), errs, []byte("}"), o.tail)
 		}

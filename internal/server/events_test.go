@@ -421,6 +421,33 @@ func TestEventsOfASlowClient(t *testing.T) {
 	require.ErrorIs(t, pulled.Send(nil), context.Canceled)
 }
 
+// What has ended takes an operation's place until its client is told: else who reads nothing could have any number of errors wait.
+func TestEndsOfASlowClient(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Sockets.Operations = 3 })
+	b.begin = func(context.Context) error {
+		return &record.Error{Code: record.NotFound, Message: "there is no such thread"}
+	}
+	base := listen(t, b).URL
+	token := b.reserve(t, base)
+	send := func(id int) int {
+		body := operation(fmt.Sprint(id), `subscription { ticks }`)
+		status := b.request(t, base, "POST", "/graphql", body, "X-GraphQL-Event-Stream-Token", token).StatusCode
+		b.streaming.Wait() // it has ended
+		return status
+	}
+	for id := range 3 {
+		require.Equal(t, 202, send(id))
+	}
+	require.Equal(t, 429, send(3))
+	c := b.events(t, base, "GET", "/graphql?token="+token, "")
+	for id := range 3 {
+		require.Contains(t, c.next().data, "there is no such thread")
+		c.expect("complete", fmt.Sprintf(`{"id": "%d"}`, id))
+	}
+	require.Equal(t, 202, send(4))
+}
+
 // What waits for room ends with its request, even where nobody has noticed yet that the client has gone.
 func TestAnAnswerThatWaitsForRoomEnds(t *testing.T) {
 	t.Parallel()
