@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -90,10 +91,18 @@ func TestHealthyDoesNotWaitForEver(t *testing.T) {
 	defer cancel()
 	_, err = Healthy(ctx, ln.Addr().String(), false)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	other := httptest.NewServer(http.NotFoundHandler())
-	defer other.Close()
-	_, err = Healthy(t.Context(), other.Listener.Addr().String(), false)
-	require.ErrorContains(t, err, "the answer is 404 Not Found")
+}
+
+// What is no answer of the program is told as what it is.
+func TestHealthOfAnotherProgram(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusFound, http.StatusNotFound, http.StatusServiceUnavailable} {
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		defer other.Close()
+		addr := other.Listener.Addr().String()
+		_, err := Healthy(t.Context(), addr, false)
+		require.EqualError(t, err, fmt.Sprintf("ask /healthz of %s: the answer is %d %s", addr, status, http.StatusText(status)))
+	}
 }
 
 // Operators find in pg_stat_activity what each connection is for, below the name that they gave.

@@ -43,7 +43,7 @@ func Healthy(ctx context.Context, addr string, ready bool) (line string, err err
 	switch {
 	case text.Err() != nil:
 		return "", fmt.Errorf("ask %s of %s: %w", path, addr, text.Err())
-	case resp.StatusCode == http.StatusServiceUnavailable:
+	case resp.StatusCode == http.StatusServiceUnavailable && line != "":
 		return "", errors.New(line)
 	case resp.StatusCode != http.StatusOK:
 		return "", fmt.Errorf("ask %s of %s: the answer is %s", path, addr, resp.Status)
