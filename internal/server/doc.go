@@ -21,7 +21,8 @@
 //   - No user has more sockets and event streams than Sockets.PerUser (TestSocketsOfAUserAreFew), and nobody at an address more than
 //     Sockets.PerAddress (TestSocketsOfNobodyAreFew). No client has more waiting than Sockets.WriteBuffer and one answer
 //     (TestEventsOfASlowClient, TestEndsOfASlowClient; package graphqlws), and one that takes nothing for [Sockets.DrainTimeout] is let go
-//     (TestClientsThatTakeNothing, TestPiecesOfEventsHaveATimeEach); it holds up no end (TestEventsThatNobodyTakesEnd).
+//     (TestClientsThatTakeNothing, TestPiecesOfEventsHaveATimeEach); it holds up no end
+//     (TestEventsThatNobodyTakesEnd). Nor does an operation that reads before it goes on (TestOperationsGoOnAside).
 //   - Operations over a socket, and new access tokens, count as requests do (TestOperationsOverASocketAreCounted, TestRenewalsAreCounted).
 //   - A query, a mutation, and what a subscription begins with, end after Config.OperationTimeout; a subscription that has begun goes on
 //     (TestOperationsOverASocketAreBounded, TestSubscriptionsOutliveTheirBeginning). So does finding out who asks

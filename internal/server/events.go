@@ -158,6 +158,7 @@ func (e *events) take() (parts [][]byte, last bool) {
 // written makes room, and tells who waits for it.
 func (e *events) written(parts [][]byte) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, p := range parts {
 		e.size -= len(p)
 	}
@@ -165,16 +166,11 @@ func (e *events) written(parts [][]byte) {
 		close(e.room)
 		e.room = nil
 	}
-	var resume []func()
 	for _, op := range e.operations {
 		if op.refused && op.drained != nil {
 			op.refused = false
-			resume = append(resume, op.drained)
+			go op.resume(op.drained)
 		}
-	}
-	e.mu.Unlock()
-	for _, f := range resume {
-		f()
 	}
 }
 
@@ -307,6 +303,12 @@ func (o *streamed) Push(drained, done func()) {
 	if aborted {
 		done()
 	}
+}
+
+// resume has the operation go on, on a goroutine of its own: it may read first.
+func (o *streamed) resume(drained func()) {
+	defer o.events.server.rescue(o.ctx, o)
+	drained()
 }
 
 // abort ends the operation, which is no more in its stream.

@@ -390,8 +390,8 @@ func TestEventsOfASlowClient(t *testing.T) {
 	require.NoError(t, err)
 	pulled, err := e.begin(t.Context(), "2")
 	require.NoError(t, err)
-	drained, done := 0, 0
-	pushed.Push(func() { drained++ }, func() { done++ })
+	drained, done := make(chan struct{}, 2), 0
+	pushed.Push(func() { drained <- struct{}{} }, func() { done++ })
 	k := &sink{b.Server, pushed}
 	big := &record.Answer{Body: []byte(`{"data":"` + strings.Repeat("x", 200) + "\"\n}")}
 	require.True(t, k.Next(big), "one fits, however long")
@@ -402,7 +402,7 @@ func TestEventsOfASlowClient(t *testing.T) {
 	require.Equal(t, "event: next\ndata: {\"id\":\"1\",\"payload\":{\"data\":\""+strings.Repeat("x", 200)+"\" }}\n\n", join(parts))
 	require.False(t, k.Next(big), "it is not written yet")
 	e.written(parts)
-	require.Equal(t, 1, drained)
+	<-drained
 	require.NoError(t, <-sent)
 	k.End(nil)
 	k.Next(big)
@@ -419,6 +419,43 @@ func TestEventsOfASlowClient(t *testing.T) {
 	<-other.Context().Done()
 	<-pulled.Context().Done()
 	require.ErrorIs(t, pulled.Send(nil), context.Canceled)
+}
+
+// What an operation reads before it goes on holds up neither the others nor the end of the stream, and its panic ends it alone.
+func TestOperationsGoOnAside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, func(_ *Deps, c *Config) { c.Sockets.WriteBuffer = 1 })
+		e, err := b.newEvents(t.Context(), "t", viewer.Viewer{}, false)
+		require.NoError(t, err)
+		begin := func(id string, drained func()) *streamed {
+			op, err := e.begin(t.Context(), id)
+			require.NoError(t, err)
+			op.Push(drained, func() {})
+			require.Equal(t, id == "other", op.Offer([]byte(`{}`)), "there is room for one")
+			return op
+		}
+		proceed := make(chan struct{})
+		other := begin("other", func() {})
+		begin("reads", func() { <-proceed })
+		begin("crashes", func() { panic("secret state") })
+		w := &writer{header: http.Header{}}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			e.write(w, post(""))
+		}()
+		synctest.Wait()
+		require.True(t, other.Offer([]byte(`"more"`)))
+		other.Flush()
+		synctest.Wait()
+		require.Contains(t, w.body.String(), `{"id":"other","payload":"more"}`)
+		require.Contains(t, w.body.String(), "event: complete\ndata: {\"id\":\"crashes\"}")
+		require.NotContains(t, w.body.String(), "secret")
+		e.end()
+		<-over
+		close(proceed)
+	})
 }
 
 // What has ended takes an operation's place until its client is told: else who reads nothing could have any number of errors wait.
