@@ -22,7 +22,8 @@
 //     Sockets.PerAddress (TestSocketsOfNobodyAreFew). No client has more waiting than Sockets.WriteBuffer and one answer
 //     (TestEventsOfASlowClient, TestEndsOfASlowClient; package graphqlws), and one that takes nothing for [Sockets.DrainTimeout] is let go
 //     (TestClientsThatTakeNothing, TestPiecesOfEventsHaveATimeEach); it holds up no end
-//     (TestEventsThatNobodyTakesEnd). Nor does an operation that reads before it goes on (TestOperationsGoOnAside).
+//     (TestEventsThatNobodyTakesEnd). Nor does an operation that reads before it goes on (TestOperationsGoOnAside). One that was cancelled
+//     counts as long as it runs (TestCancelledOperationsOfAStreamAreFew).
 //   - Operations over a socket, and new access tokens, count as requests do (TestOperationsOverASocketAreCounted, TestRenewalsAreCounted).
 //   - A query, a mutation, and what a subscription begins with, end after Config.OperationTimeout; a subscription that has begun goes on
 //     (TestOperationsOverASocketAreBounded, TestSubscriptionsOutliveTheirBeginning). So does finding out who asks

@@ -49,7 +49,8 @@ type events struct {
 	size       int        // bytes that are yet to be written, or are being
 	room       chan struct{}
 	operations map[string]*streamed
-	ends       int                   // operations of which parts has the end
+	held       int                   // operations that go on, or still run, or whose end is not yet taken
+	ends       []*streamed           // operations whose end is in parts
 	unopened   *time.Timer           // ends a reservation that nobody uses
 	within     func(d time.Duration) // bounds the write that goes on; nil: there is none
 }
@@ -66,7 +67,8 @@ func (s *Server) newEvents(ctx context.Context, token string, v viewer.Viewer, b
 }
 
 // begin adds an operation, for run to be called; its id is "" in a stream of its own. The error says that the stream has ended, or has
-// one of this id, or as many as there may be. Those count whose end waits to be written: it is put in without asking for room.
+// one of this id, or as many as there may be. Those count that have ended and still run, or whose end waits to be written: it is put in
+// without asking for room.
 func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 	op := &streamed{events: e, id: id, head: nextPart, tail: endPart}
 	if e.token != "" {
@@ -80,11 +82,12 @@ func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 		return nil, errNoStream
 	case e.operations[id] != nil:
 		return nil, &record.Error{Code: record.AlreadyExists, Message: "there is an operation of this id already"}
-	case len(e.operations)+e.ends >= e.server.cfg.Sockets.Operations:
+	case e.held >= e.server.cfg.Sockets.Operations:
 		return nil, errTooManyOperations
 	}
 	op.ctx, op.cancel = context.WithCancel(ctx)
 	e.operations[id] = op
+	e.held++
 	if e.token != "" {
 		e.server.streaming.Add(1)
 	}
@@ -151,7 +154,12 @@ func (e *events) extend() {
 func (e *events) take() (parts [][]byte, last bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	parts, e.parts, e.ends = e.parts, nil, 0
+	parts, e.parts = e.parts, nil
+	for _, op := range e.ends {
+		op.told = true
+		op.release()
+	}
+	e.ends = nil
 	return parts, e.over
 }
 
@@ -242,6 +250,8 @@ type streamed struct {
 	drained, done func()
 	refused       bool // an offer was
 	aborted       bool
+	returned      bool // it runs no more
+	told          bool // its end is taken, or is not for the client
 }
 
 // Context is done when the operation is.
@@ -315,11 +325,27 @@ func (o *streamed) resume(drained func()) {
 func (o *streamed) abort() {
 	o.events.mu.Lock()
 	done := o.done
-	o.aborted = true
+	o.aborted, o.told = true, true
+	o.release()
 	o.events.mu.Unlock()
 	o.cancel()
 	if done != nil {
 		done()
+	}
+}
+
+// leave says that the operation runs no more.
+func (o *streamed) leave() {
+	o.events.mu.Lock()
+	defer o.events.mu.Unlock()
+	o.returned = true
+	o.release()
+}
+
+// release makes the operation's place another's when nothing of it is left. It wants the lock.
+func (o *streamed) release() {
+	if o.told && o.returned {
+		o.events.held--
 	}
 }
 
@@ -334,7 +360,7 @@ func (o *streamed) end(errs json.RawMessage) {
 	e.mu.Lock()
 	if o.current() {
 		delete(e.operations, o.id)
-		e.ends++
+		e.ends = append(e.ends, o)
 		if errs != nil {
 			e.put(o.head, []byte(`{"errors":`), errs, []byte("}"), o.tail)
 		}
@@ -406,6 +432,7 @@ func (s *Server) answerEvents(w http.ResponseWriter, r *http.Request) {
 
 // run performs an operation on the goroutine that it has for itself.
 func (s *Server) run(op *streamed, prepared *graphql.OperationContext) {
+	defer op.leave()
 	defer s.rescue(op.ctx, op)
 	s.perform(op, prepared)
 }

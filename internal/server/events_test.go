@@ -421,6 +421,35 @@ func TestEventsOfASlowClient(t *testing.T) {
 	require.ErrorIs(t, pulled.Send(nil), context.Canceled)
 }
 
+// An operation that was cancelled takes its place for as long as it runs, as over a socket.
+func TestCancelledOperationsOfAStreamAreFew(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Sockets.Operations = 1 })
+	entered, release := make(chan struct{}), make(chan struct{})
+	released := sync.OnceFunc(func() { close(release) })
+	defer released()
+	b.resolvers["fail"] = func(context.Context) (any, error) {
+		close(entered)
+		<-release
+		return "late", nil
+	}
+	base := listen(t, b).URL
+	token := b.reserve(t, base)
+	send := func(method, target, body string) int {
+		return b.request(t, base, method, target, body, "X-GraphQL-Event-Stream-Token", token).StatusCode
+	}
+	require.Equal(t, 202, send("POST", "/graphql", operation("1", `{ fail }`)))
+	<-entered
+	require.Equal(t, 200, send("DELETE", "/graphql?operationId=1", ""))
+	require.Equal(t, 429, send("POST", "/graphql", operation("1", `{ ok }`)))
+	released()
+	b.streaming.Wait()
+	require.Equal(t, 202, send("POST", "/graphql", operation("1", `{ ok }`)))
+	c := b.events(t, base, "GET", "/graphql?token="+token, "")
+	c.expect("next", `{"id": "1", "payload": {"data": {"ok": "fine"}}}`)
+	c.expect("complete", `{"id": "1"}`)
+}
+
 // What an operation reads before it goes on holds up neither the others nor the end of the stream, and its panic ends it alone.
 func TestOperationsGoOnAside(t *testing.T) {
 	t.Parallel()
@@ -588,6 +617,7 @@ func TestAReservedStream(t *testing.T) {
 	c := b.events(t, base, "GET", "/graphql?token="+token, "")
 	c.expect("next", `{"id": "1", "payload": {"data": {"whoami": "`+alice.String()+`"}}}`)
 	c.expect("complete", `{"id": "1"}`)
+	b.streaming.Wait() // it runs no more
 	require.Equal(t, 409, b.request(t, base, "GET", "/graphql?token="+token, "", "Accept", "text/event-stream").StatusCode)
 
 	require.Equal(t, 202, send(operation("2", `subscription { ticks }`), as...))
@@ -598,7 +628,7 @@ func TestAReservedStream(t *testing.T) {
 	require.Equal(t, 429, send(operation("4", `{ ok }`), as...))
 	require.Equal(t, 200, b.request(t, base, "DELETE", "/graphql?operationId=3", "", as...).StatusCode)
 	require.Equal(t, 200, b.request(t, base, "DELETE", "/graphql?operationId=3", "", as...).StatusCode, "again")
-	require.Equal(t, 202, send(operation("3", `{ ok }`), as...))
+	require.Eventually(t, func() bool { return send(operation("3", `{ ok }`), as...) == 202 }, 10*time.Second, time.Millisecond, "it has a place")
 	c.expect("next", `{"id": "3", "payload": {"data": {"ok": "fine"}}}`)
 	c.expect("complete", `{"id": "3"}`)
 
