@@ -249,6 +249,36 @@ func TestEventsEndWhenTheServerDrains(t *testing.T) {
 	c.ended()
 }
 
+// A reservation that nobody has opened ends at once as well, and does not wait for sockets.
+func TestReservationsEndWhenTheServerDrains(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	began, ended, waits := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	b.resolvers["ticks"] = func(ctx context.Context) (any, error) {
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return nil, errStreamEnds
+	}
+	b.resolvers["whoami"] = func(context.Context) (any, error) {
+		close(waits)
+		<-ended
+		return nil, errStreamEnds
+	}
+	base := listen(t, b).URL
+	token := b.reserve(t, base)
+	body := operation("1", `subscription { ticks }`)
+	require.Equal(t, 202, b.request(t, base, "POST", "/graphql", body, "X-GraphQL-Event-Stream-Token", token).StatusCode)
+	<-began
+	s, _ := connected(t, base, "")
+	s.send(subscribe("1", `subscription { whoami }`))
+	<-waits
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	go func() { _, _, _ = s.conn.Read(ctx) }() // answers the close
+	require.NoError(t, b.shutdown(ctx))
+}
+
 // A stream in which nothing happens says so.
 func TestEventsAreKeptAlive(t *testing.T) {
 	t.Parallel()

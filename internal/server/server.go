@@ -289,13 +289,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // shutdown ends sockets and event streams.
 func (s *Server) shutdown(ctx context.Context) error {
 	s.drain()
-	err := s.sockets.Shutdown(ctx)
 	s.mu.Lock()
 	reservations := slices.Collect(maps.Values(s.reservations))
 	s.mu.Unlock()
-	for _, e := range reservations {
+	for _, e := range reservations { // also those that nobody writes
 		e.end()
 	}
+	err := s.sockets.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
 		s.streaming.Wait()
