@@ -177,7 +177,7 @@ func (e *events) written(parts [][]byte) {
 	for _, op := range e.operations {
 		if op.refused && op.drained != nil {
 			op.refused = false
-			go op.resume(op.drained)
+			go op.resume(op.drained, op.done)
 		}
 	}
 }
@@ -315,10 +315,17 @@ func (o *streamed) Push(drained, done func()) {
 	}
 }
 
-// resume has the operation go on, on a goroutine of its own: it may read first.
-func (o *streamed) resume(drained func()) {
+// resume has the operation go on, on a goroutine of its own: it may read first. Where that panics, nothing of it stays.
+func (o *streamed) resume(drained, done func()) {
+	going := false
+	defer func() {
+		if !going {
+			done()
+		}
+	}()
 	defer o.events.server.rescue(o.ctx, o)
 	drained()
+	going = true
 }
 
 // abort ends the operation, which is no more in its stream.

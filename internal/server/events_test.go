@@ -487,10 +487,11 @@ func TestOperationsGoOnAside(t *testing.T) {
 		b := setup(t, func(_ *Deps, c *Config) { c.Sockets.WriteBuffer = 1 })
 		e, err := b.newEvents(t.Context(), "t", viewer.Viewer{}, false)
 		require.NoError(t, err)
+		var done []string
 		begin := func(id string, drained func()) *streamed {
 			op, err := e.begin(t.Context(), id)
 			require.NoError(t, err)
-			op.Push(drained, func() {})
+			op.Push(drained, func() { done = append(done, id) })
 			require.Equal(t, id == "other", op.Offer([]byte(`{}`)), "there is room for one")
 			return op
 		}
@@ -511,6 +512,7 @@ func TestOperationsGoOnAside(t *testing.T) {
 		require.Contains(t, w.body.String(), `{"id":"other","payload":"more"}`)
 		require.Contains(t, w.body.String(), "event: complete\ndata: {\"id\":\"crashes\"}")
 		require.NotContains(t, w.body.String(), "secret")
+		require.Equal(t, []string{"crashes"}, done, "no stream stays of it")
 		e.end()
 		<-over
 		close(proceed)
