@@ -224,7 +224,7 @@ func (n *network) UnmarshalText(text []byte) error {
 	if a, err2 := netip.ParseAddr(string(text)); err2 == nil {
 		p, err = netip.PrefixFrom(a, a.BitLen()), nil
 	}
-	if err != nil {
+	if err != nil || p.Addr().Is4In6() { // which would contain nobody: peers of IPv4 are known as such
 		return fmt.Errorf("%q is no network such as 10.0.0.0/8", text)
 	}
 	*n = network(p.Masked())

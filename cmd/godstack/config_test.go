@@ -85,6 +85,8 @@ func TestTheEnvironment(t *testing.T) {
 		{"AUTH_VERIFY_EMAIL", []string{"AUTH_VERIFY_EMAIL=no"}, config{}, `AUTH_VERIFY_EMAIL: "no" is neither required nor optional`},
 		{"ALLOWED_ORIGINS", []string{"ALLOWED_ORIGINS=https://a.example,*"}, config{}, `ALLOWED_ORIGINS: "*" is no address such as https://example.com`},
 		{"TRUSTED_PROXIES", []string{"TRUSTED_PROXIES=::1,proxy"}, config{}, `TRUSTED_PROXIES: "proxy" is no network such as 10.0.0.0/8`},
+		{"TRUSTED_PROXIES of IPv4 as IPv6", []string{"TRUSTED_PROXIES=::ffff:10.0.0.1"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.1" is no network such as 10.0.0.0/8`},
+		{"TRUSTED_PROXIES of IPv4 as IPv6, a network", []string{"TRUSTED_PROXIES=::ffff:10.0.0.0/104"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.0/104" is no network such as 10.0.0.0/8`},
 		{"all at once", []string{"ENV=x", "LOG_LEVEL=y"}, config{}, "ENV: \"x\" is neither development nor production\nLOG_LEVEL: \"y\" is none of debug, info, warn and error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
