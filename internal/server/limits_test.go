@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -175,4 +176,19 @@ func TestExtensionsRunAfterTheLimits(t *testing.T) {
 	b := setup(t, func(d *Deps, _ *Config) { d.Extensions = append(d.Extensions, extension.FixedComplexityLimit(0)) })
 	e := b.failure(t, `{ `+repeat(101, `a%d: ok `)+`}`, nil)
 	require.Equal(t, "TOO_COMPLEX", e.code())
+}
+
+// What is right is checked without a word: values nest as deep as a body is long, and a path to each would be the square of that.
+//
+//nolint:paralleltest // it counts what the process allocates
+func TestCheckingVariablesAllocatesNothing(t *testing.T) {
+	schema := gqlparser.MustLoadSchema(&ast.Source{Input: sdl})
+	op := gqlparser.MustLoadQueryWithRules(schema, `query($w: Where) { threads(where: $w) { totalCount } }`, nil).Operations[0]
+	var where any = map[string]any{"title": "x", "version": json.Number("1"), "in": []any{json.Number("1.5"), json.Number("2")}}
+	for range 1000 {
+		where = map[string]any{"and": []any{where}}
+	}
+	vars := map[string]any{"w": where}
+	require.Nil(t, checkVariables(schema, op, vars))
+	require.Zero(t, testing.AllocsPerRun(10, func() { _ = checkVariables(schema, op, vars) }))
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -15,23 +16,36 @@ import (
 // String, and an Int of more than 32 bits. Values have been validated by gqlparser in everything else.
 func checkVariables(schema *ast.Schema, op *ast.OperationDefinition, vars map[string]any) *gqlerror.Error {
 	for _, def := range op.VariableDefinitions {
-		if err := checkScalars(schema, def.Type, vars[def.Variable], def.Variable, def.Variable); err != nil {
-			return err
+		if m := checkScalars(schema, def.Type, vars[def.Variable]); m != nil {
+			e := record.Error{
+				Code:    record.BadUserInput,
+				Message: fmt.Sprintf("variable %s%s: %s is no %s", def.Variable, m.path, m.is, m.not),
+				Fields:  []string{cmp.Or(m.field, def.Variable)},
+			}
+			return &gqlerror.Error{Message: e.Message, Extensions: e.Extensions()}
 		}
 	}
 	return nil
 }
 
-// checkScalars checks one value; path is for the message, and name is its last part.
-func checkScalars(schema *ast.Schema, t *ast.Type, value any, path, name string) *gqlerror.Error {
+// misfit is a value of a wrong type.
+type misfit struct {
+	path    string // to it; put together on the way back, as values may nest as deep as the body is long
+	field   string // of an input, the innermost
+	is, not string
+}
+
+// checkScalars checks one value.
+func checkScalars(schema *ast.Schema, t *ast.Type, value any) *misfit {
 	switch v := value.(type) {
 	case []any:
 		if t.Elem == nil {
 			return nil // of a custom scalar
 		}
 		for i, elem := range v {
-			if err := checkScalars(schema, t.Elem, elem, fmt.Sprintf("%s[%d]", path, i), name); err != nil {
-				return err
+			if m := checkScalars(schema, t.Elem, elem); m != nil {
+				m.path = fmt.Sprintf("[%d]%s", i, m.path)
+				return m
 			}
 		}
 	case map[string]any:
@@ -43,34 +57,28 @@ func checkScalars(schema *ast.Schema, t *ast.Type, value any, path, name string)
 			if !given {
 				continue
 			}
-			if err := checkScalars(schema, f.Type, part, path+"."+f.Name, f.Name); err != nil {
-				return err
+			if m := checkScalars(schema, f.Type, part); m != nil {
+				m.path, m.field = "."+f.Name+m.path, cmp.Or(m.field, f.Name)
+				return m
 			}
 		}
 	case string:
 		if t.NamedType == "Int" || t.NamedType == "Float" {
-			return wrongType(path, name, "a string", t)
+			return &misfit{is: "a string", not: t.NamedType}
 		}
 	case json.Number:
-		if t.NamedType == "String" {
-			return wrongType(path, name, "a number", t)
-		}
-		if _, err := strconv.ParseInt(v.String(), 10, 32); t.NamedType == "Int" && err != nil {
-			return wrongType(path, name, v.String(), t)
+		switch t.NamedType {
+		case "String":
+			return &misfit{is: "a number", not: t.NamedType}
+		case "Int":
+			if _, err := strconv.ParseInt(v.String(), 10, 32); err != nil {
+				return &misfit{is: v.String(), not: t.NamedType}
+			}
 		}
 	case int64:
 		if t.NamedType == "Int" && int64(int32(v)) != v {
-			return wrongType(path, name, strconv.FormatInt(v, 10), t)
+			return &misfit{is: strconv.FormatInt(v, 10), not: t.NamedType}
 		}
 	}
 	return nil
-}
-
-func wrongType(path, name, is string, t *ast.Type) *gqlerror.Error {
-	e := record.Error{
-		Code:    record.BadUserInput,
-		Message: fmt.Sprintf("variable %s: %s is no %s", path, is, t.NamedType),
-		Fields:  []string{name},
-	}
-	return &gqlerror.Error{Message: e.Message, Extensions: e.Extensions()}
 }
