@@ -91,6 +91,8 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	push(one, 1, "title") // goes out
 	push(one, 2, "body")  // waits, as all that follows
+	s.Resume()
+	require.Equal(t, 1, s.chunk, "of what is read for it, no more than what it may take")
 	push(two, 1, "title")
 	for v := range int64(maxPending) {
 		push(one, v+3, "title")
@@ -400,6 +402,78 @@ func TestConflateAcrossLives(t *testing.T) {
 	sink.room = 1000
 	s.Resume()
 	require.Contains(t, sink.got[0]+"; "+sink.got[1], "DELETED")
+}
+
+// However a record comes, changes and goes in a list, in whatever lives, and how much of that the client has already: joined changes lead
+// to what it is in the end.
+func TestConflateFromAnywhere(t *testing.T) {
+	t.Parallel()
+	const absent, outside, inside = 0, 1, 2
+	const length = 6
+	g, _, change := held(t)
+	snapshot, err := changelog.ParseSnapshot("10:10:")
+	require.NoError(t, err)
+	a := uuid.UUID{1}
+	try := func(states []int, has int, often bool) string {
+		sink := &narrowSink{room: length}
+		s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), seen: &changelog.Seen{Base: snapshot}}
+		version := int64(1)
+		for i := range len(states) - 1 {
+			p := pending{was: states[i] == inside, is: states[i+1] == inside}
+			op := changelog.OpUpdate
+			version++
+			switch {
+			case states[i] == absent:
+				op, version = changelog.OpInsert, 1
+			case states[i+1] == absent:
+				op = changelog.OpDelete
+			}
+			if !p.was && !p.is {
+				continue
+			}
+			p.news = change(a, version, "title")
+			if p.news.change.Op, p.news.change.Xid = op, 5; i >= has {
+				p.news.change.Xid = 15
+			}
+			if s.queue = append(s.queue, p); often {
+				s.queue = conflate(s.queue)
+			}
+		}
+		s.queue = conflate(s.queue)
+		s.pump()
+		holds := states[has] == inside
+		for _, e := range sink.got {
+			switch kind, _, _ := strings.Cut(e, " "); {
+			case kind == createdKind && !holds:
+				holds = true
+			case kind == deletedKind && holds:
+				holds = false
+			case kind != updatedKind || !holds:
+				return "wrong: " + e
+			}
+		}
+		if holds != (states[len(states)-1] == inside) {
+			return "not told all"
+		}
+		return ""
+	}
+	var every func(states []int)
+	every = func(states []int) {
+		if len(states) > length {
+			for has := range states {
+				for _, often := range []bool{false, true} {
+					require.Empty(t, try(states, has, often), "%v, of which it has %d, joined often: %v", states, has, often)
+				}
+			}
+			return
+		}
+		for next := range 3 {
+			if next != absent || len(states) == 0 || states[len(states)-1] != absent {
+				every(append(slices.Clip(states), next))
+			}
+		}
+	}
+	every(nil)
 }
 
 // One whose account is full does not keep others from beginning anew.

@@ -239,7 +239,7 @@ func (s *Stream) pump() {
 	defer func() {
 		s.ready = nil // what it leads to may be another, or forbidden, when it goes on
 		if s.chunk = maxPrepared; s.state == blocked {
-			s.chunk = min(2*s.taken, maxPrepared) // what the sink does not take is read in vain
+			s.chunk = min(max(1, 2*s.taken), maxPrepared) // what the sink does not take is read in vain
 		}
 	}()
 	for len(s.ahead) > 0 {
@@ -458,7 +458,7 @@ func (p pending) join(later pending) pending {
 	if later.was != was {
 		p.flips = append(slices.Clip(p.flips), flip{p.news.change, later.was})
 	}
-	later.was, later.flips = p.was, p.flips
+	later.was, later.flips = p.was, slices.Concat(p.flips, later.flips)
 	later.ended = p.ended || p.news.change.Op == changelog.OpDelete
 	later.also = slices.Concat(p.also, p.news.change.Fields, later.also)
 	slices.Sort(later.also)
