@@ -251,6 +251,63 @@ func TestViewersTakeTurns(t *testing.T) {
 	require.Empty(t, h.turns.order)
 }
 
+// A stream of which there is always more to render has no turn without end.
+func TestTurnsEnd(t *testing.T) {
+	t.Parallel()
+	g, store, change := held(t)
+	h := g.hub
+	h.turns.running = maxTurns // so that nobody takes them
+	sink := &narrowSink{room: 1000}
+	stream := func(who byte) *Stream {
+		s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), who: asker{Viewer: viewer.Viewer{ID: uuid.UUID{who}}}, state: live}
+		s.shape.costly, s.shape.personal[personalKey{store: store}] = true, false
+		h.subscribe(s)
+		return s
+	}
+	push := func(s *Stream, many int) {
+		for i := range many {
+			n := change(uuid.UUID{1, byte(i)}, 1, "title")
+			n.node = &ofModel{i}
+			s.push(pending{news: n, is: true})
+		}
+	}
+	busy, other := stream(1), stream(2)
+	push(busy, 2*maxPrepared)
+	push(other, 1)
+	for i, want := range []struct {
+		stream *Stream
+		got    int
+	}{{busy, maxPrepared}, {other, maxPrepared + 1}, {busy, 2*maxPrepared + 1}} {
+		s := h.next()
+		require.Same(t, want.stream, s, i)
+		s.turn()
+		h.had(s.who.ID)
+		require.Len(t, sink.got, want.got)
+	}
+	require.Nil(t, h.next())
+	require.Equal(t, live, busy.state)
+}
+
+// One that panics while nobody waits for it ends, and nothing else does.
+func TestPanicAside(t *testing.T) {
+	t.Parallel()
+	g, _, change := held(t)
+	sink := &narrowSink{room: 1}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), state: live}
+	s.shape.costly = true // and who may see what cannot be found out: it selects what is not defined
+	g.hub.subscribe(s)
+	n := change(uuid.UUID{1}, 1, "title")
+	n.node = &ofModel{}
+	s.push(pending{news: n, is: true})
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.state == closed
+	}, 10*time.Second, time.Millisecond)
+	require.True(t, sink.ended)
+	require.Zero(t, g.Stats().Streams)
+}
+
 // Who leaves much of what streams begin with untaken gets no more of them, until there is room again. Others do.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
@@ -440,7 +497,7 @@ func TestConflateFromAnywhere(t *testing.T) {
 			}
 		}
 		s.queue = conflate(s.queue)
-		s.pump()
+		s.Start()
 		holds := states[has] == inside
 		for _, e := range sink.got {
 			switch kind, _, _ := strings.Cut(e, " "); {

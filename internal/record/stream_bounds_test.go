@@ -1,15 +1,18 @@
 package record_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"godstack/ent"
+	"godstack/internal/changelog"
 	"godstack/internal/entity"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
@@ -35,11 +38,7 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			cheap := n.keep(t, b.ada.UUID, cheapThread, "id", of.String())
 			costly.next(t)
 			cheap.next(t)
-			tx, err := b.Begin(t.Context())
-			require.NoError(t, err)
-			defer func() { _ = tx.Rollback(t.Context()) }()
-			_, err = tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
-			require.NoError(t, err)
+			b.lockMessages(t)
 			b.sql(t, `UPDATE threads SET subject = 'one' WHERE id = $1`, x.UUID)
 			require.Eventually(t, func() bool {
 				return one[bool](t, b, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted)`)
@@ -54,6 +53,68 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			require.Empty(t, costly.got)
 		})
 	}
+}
+
+// Nor does it delay who makes room for a stream, who may be writing for others as well.
+func TestResumeReadsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	v := &valve{sink: sink{more: make(chan struct{}, 1)}}
+	s, cancel, err := n.attach(b.ada.UUID, v, costlyThread, "id", b.thread(t, "x").String())
+	require.NoError(t, err)
+	defer cancel()
+	defer s.Close()
+	s.Start()
+	tx := b.lockMessages(t)
+	v.open(-1)
+	s.Resume()
+	require.Empty(t, v.take(1))
+	require.NoError(t, tx.Rollback(t.Context()))
+	n.quiet(t)
+	require.Len(t, v.take(1), 1)
+}
+
+// Streams that begin anew, all at once, take no more connections to read what their records lead to than others do.
+func TestRestartsTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "x")
+	var streams []*keeper
+	for i := range record.MaxTurns + 3 {
+		streams = append(streams, n.keep(t, b.user(t, fmt.Sprint("user", i)).UUID, costlyThread, "id", x.String()))
+	}
+	n.quiet(t)
+	tx := b.lockMessages(t)
+	n.stores.Deliver(t.Context(), changelog.Batch{Resync: true})
+	require.Eventually(t, func() bool {
+		return int(n.stores.Stats().Resyncs) == len(streams) && n.stores.Preparing() == 0
+	}, 10*time.Second, time.Millisecond)
+	waiting := func() int {
+		return one[int](t, b, `SELECT count(*)::int FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted`)
+	}
+	require.Eventually(t, func() bool { return waiting() >= record.MaxTurns }, 10*time.Second, time.Millisecond)
+	require.Equal(t, record.MaxTurns, waiting())
+	require.NoError(t, tx.Rollback(t.Context()))
+	for _, k := range streams {
+		for _, kind := range []string{"SNAPSHOT", "RESYNC", "SNAPSHOT"} {
+			a := k.next(t)
+			require.Empty(t, a.Errors)
+			require.Equal(t, kind, field(t, a)["kind"])
+		}
+	}
+}
+
+// lockMessages has whoever reads messages wait until it is over.
+func (b *bundle) lockMessages(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx, err := b.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+	_, err = tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	return tx
 }
 
 // The bound of a viewer holds however many subscribe at the same time.
@@ -132,6 +193,7 @@ func TestRefusedEventIsReadAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return n.tailer.Lag() < time.Since(now) }, 30*time.Second, 5*time.Millisecond)
 	v.open(-1)
 	s.Resume()
+	n.quiet(t)
 	list := v.take(10)
 	require.NotContains(t, fmt.Sprint(list[0].Record), "shown to bob")
 }
