@@ -320,6 +320,8 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 		})
 		if err == nil {
 			part.verdicts(push)
+			flush(touched) // what is read next may be long in coming
+			touched = nil
 			continue
 		}
 		h.engine.log.Warn("read changed records", "error", err)

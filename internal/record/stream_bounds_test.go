@@ -40,9 +40,7 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			cheap.next(t)
 			b.lockMessages(t)
 			b.sql(t, `UPDATE threads SET subject = 'one' WHERE id = $1`, x.UUID)
-			require.Eventually(t, func() bool {
-				return one[bool](t, b, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted)`)
-			}, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return b.waiting(t) > 0 }, 10*time.Second, time.Millisecond)
 			b.sql(t, `UPDATE threads SET subject = 'two' WHERE id = $1`, x.UUID)
 			b.sql(t, `UPDATE threads SET subject = 'last' WHERE id = $1`, of.UUID)
 			for told := ""; !strings.Contains(told, "last"); {
@@ -52,6 +50,62 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			defer costly.mu.Unlock()
 			require.Empty(t, costly.got)
 		})
+	}
+}
+
+// flusher keeps what was flushed.
+type flusher struct {
+	*keeper
+	taken []*record.Answer // of whoever pushes
+}
+
+func (f *flusher) Next(a *record.Answer) bool {
+	f.taken = append(f.taken, a)
+	return true
+}
+
+func (f *flusher) Flush() {
+	for _, a := range f.taken {
+		f.keeper.Next(a)
+	}
+	f.taken = nil
+}
+
+// Of many changes that come together, what is read of the first is told before the last are read.
+func TestToldAsRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "x")
+	b.message(t, x, "hello")
+	b.sql(t, `INSERT INTO threads (id, subject, owner_id) SELECT gen_random_uuid(), 'y', $1 FROM generate_series(1, $2)`,
+		b.ada.UUID, record.MaxRound-1)
+	f := &flusher{keeper: newKeeper()}
+	s, cancel, err := n.attach(b.ada.UUID, f, `subscription { threadsChanged(where: {}) { kind } }`)
+	require.NoError(t, err)
+	defer cancel()
+	defer s.Close()
+	s.Start()
+	n.keep(t, b.ada.UUID, `subscription { messagesChanged(where: {}) { kind } }`)
+	for range record.MaxRound + 1 {
+		f.next(t)
+	}
+	n.quiet(t)
+	tx, lock := b.begin(t), b.begin(t)
+	_, err = tx.Exec(t.Context(), `UPDATE threads SET subject = 'new'`)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `UPDATE messages SET body = 'new'`)
+	require.NoError(t, err)
+	locked := make(chan error)
+	go func() { // who asks later for the table waits behind this
+		_, err := lock.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
+		locked <- err
+	}()
+	require.Eventually(t, func() bool { return b.waiting(t) > 0 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-locked)
+	for range record.MaxRound {
+		require.Equal(t, "UPDATED", field(t, f.next(t))["kind"])
 	}
 }
 
@@ -91,11 +145,8 @@ func TestRestartsTakeTurns(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return int(n.stores.Stats().Resyncs) == len(streams) && n.stores.Preparing() == 0
 	}, 10*time.Second, time.Millisecond)
-	waiting := func() int {
-		return one[int](t, b, `SELECT count(*)::int FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted`)
-	}
-	require.Eventually(t, func() bool { return waiting() >= record.MaxTurns }, 10*time.Second, time.Millisecond)
-	require.Equal(t, record.MaxTurns, waiting())
+	require.Eventually(t, func() bool { return b.waiting(t) >= record.MaxTurns }, 10*time.Second, time.Millisecond)
+	require.Equal(t, record.MaxTurns, b.waiting(t))
 	require.NoError(t, tx.Rollback(t.Context()))
 	for _, k := range streams {
 		for _, kind := range []string{"SNAPSHOT", "RESYNC", "SNAPSHOT"} {
@@ -109,11 +160,25 @@ func TestRestartsTakeTurns(t *testing.T) {
 // lockMessages has whoever reads messages wait until it is over.
 func (b *bundle) lockMessages(t testing.TB) pgx.Tx {
 	t.Helper()
+	tx := b.begin(t)
+	_, err := tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	return tx
+}
+
+// waiting counts who waits for the table of messages. Other tests' databases have one of the same oid.
+func (b *bundle) waiting(t testing.TB) int {
+	t.Helper()
+	return one[int](t, b, `SELECT count(*)::int FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+}
+
+// begin begins a transaction, which is over with the test.
+func (b *bundle) begin(t testing.TB) pgx.Tx {
+	t.Helper()
 	tx, err := b.Begin(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
-	_, err = tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
-	require.NoError(t, err)
 	return tx
 }
 

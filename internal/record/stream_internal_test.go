@@ -65,6 +65,9 @@ func (g *Engine) Preparing() (n int) {
 	return n
 }
 
+// MaxRound is how many changes are read together.
+const MaxRound = maxRound
+
 // MaxTurns is how many streams read what their records lead to at the same time.
 const MaxTurns = maxTurns
 
