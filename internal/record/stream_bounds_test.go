@@ -109,6 +109,36 @@ func TestToldAsRead(t *testing.T) {
 	}
 }
 
+// Changes that are read apart are of the lives that they were made in.
+func TestLivesReadApart(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "out")
+	b.sql(t, `INSERT INTO threads (id, subject, owner_id) SELECT gen_random_uuid(), 'y', $1 FROM generate_series(1, $2)`,
+		b.ada.UUID, record.MaxRound-1)
+	k := n.keep(t, b.ada.UUID, `subscription { threadsChanged(where: {subject: "in"}) { kind version } }`)
+	require.Equal(t, "READY", field(t, k.next(t))["kind"])
+	n.quiet(t)
+	tx := b.begin(t)
+	for _, statement := range []string{
+		`UPDATE threads SET subject = 'z' WHERE subject = 'y' AND owner_id = $2 AND id <> $1`,
+		`UPDATE threads SET subject = 'out, too' WHERE id = $1 AND owner_id = $2`,
+		`DELETE FROM threads WHERE id = $1 AND owner_id = $2`,
+		`INSERT INTO threads (id, subject, owner_id) VALUES ($1, 'new', $2)`,
+		`UPDATE threads SET subject = 'in' WHERE id = $1 AND owner_id = $2`,
+	} {
+		_, err := tx.Exec(t.Context(), statement, x.UUID, b.ada.UUID)
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	n.quiet(t)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	require.Len(t, k.got, 1)
+	require.Contains(t, string(k.got[0].Data), "CREATED")
+}
+
 // Nor does it delay who makes room for a stream, who may be writing for others as well.
 func TestResumeReadsNothing(t *testing.T) {
 	t.Parallel()
