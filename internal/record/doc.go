@@ -49,10 +49,13 @@
 //   - nobody is sent what they may not read, nor told of it (TestRightsInLists, TestRightsAreOfWhatIsTold, TestCutInACascade);
 //   - whatever writers, clients and rights do, what clients hold in the end is what a query answers them (TestClientsAreRight);
 //   - only a subscriber that falls behind by hundreds of events is given some joined into one, with all their fields
-//     (TestSlowSubscriber, TestConflate);
+//     (TestSlowSubscriber, TestConflate, TestConflateFromAnywhere);
 //   - where changes may have been missed it says RESYNC and starts again (TestWatchAfterTruncate,
 //     TestWatchAfterANewEpoch);
 //   - one that cannot go on says so, and does not end as after DELETED (TestWatchThatFails);
+//   - what takes long to read for one delays no other, nor who makes room for it (TestCostlyStreamsHoldUpNobody, TestResumeReadsNothing,
+//     TestRestartsTakeTurns, TestTurnsEnd, TestToldAsRead);
+//   - what streams hold is bounded (TestMemoryIsBounded, TestMemoryOfManyAtOnce, TestFlipsAreBounded);
 //   - a change is read once for all subscribers, and rendered once for all who see the same (TestWatchersShareTheRecord,
 //     TestNoFilteredAnswerIsAnothers), and who leaves is forgotten (TestWatchersThatLeave, TestClosedStreamsFollowNothing).
 //

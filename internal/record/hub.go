@@ -255,10 +255,11 @@ func (h *hub) work() {
 	}
 }
 
-// maxTurns is how many streams whose events take reading are rendered at the same time. They wait for each other, and nobody for them.
+// maxTurns is how many streams whose events take reading are rendered at the same time, beside those whose subscribers have them start.
+// They wait for each other, and nobody for them.
 const maxTurns = 4
 
-// queue has a stream rendered when its turn comes: viewers take turns, however many streams each has.
+// queue gives a stream a turn when it comes: viewers take turns, however many streams each has.
 func (h *hub) queue(s *Stream) {
 	t := &h.turns
 	t.Lock()

@@ -91,6 +91,8 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	push(one, 1, "title") // goes out
 	push(one, 2, "body")  // waits, as all that follows
+	s.Resume()
+	require.Equal(t, 1, s.chunk, "of what is read for it, no more than what it may take")
 	push(two, 1, "title")
 	for v := range int64(maxPending) {
 		push(one, v+3, "title")
@@ -249,6 +251,59 @@ func TestViewersTakeTurns(t *testing.T) {
 	require.Empty(t, h.turns.order)
 }
 
+// A stream of which there is always more to render has no turn without end.
+func TestTurnsEnd(t *testing.T) {
+	t.Parallel()
+	g, store, change := held(t)
+	h := g.hub
+	h.turns.running = maxTurns // so that nobody takes them
+	sink := &narrowSink{room: 1000}
+	stream := func(who byte) *Stream {
+		s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), who: asker{Viewer: viewer.Viewer{ID: uuid.UUID{who}}}, state: live}
+		s.shape.costly, s.shape.personal[personalKey{store: store}] = true, false
+		h.subscribe(s)
+		return s
+	}
+	push := func(s *Stream, many int) {
+		for i := range many {
+			n := change(uuid.UUID{1, byte(i)}, 1, "title")
+			n.node = &ofModel{i}
+			s.push(pending{news: n, is: true})
+		}
+	}
+	busy, other := stream(1), stream(2)
+	push(busy, 2*maxPrepared)
+	push(other, 1)
+	for i, want := range []struct {
+		stream *Stream
+		got    int
+	}{{busy, maxPrepared}, {other, maxPrepared + 1}, {busy, 2*maxPrepared + 1}} {
+		s := h.next()
+		require.Same(t, want.stream, s, i)
+		s.turn()
+		h.had(s.who.ID)
+		require.Len(t, sink.got, want.got)
+	}
+	require.Nil(t, h.next())
+	require.Equal(t, live, busy.state)
+}
+
+// One that panics while nobody waits for it ends, and nothing else does.
+func TestPanicAside(t *testing.T) {
+	t.Parallel()
+	g, _, change := held(t)
+	sink := &narrowSink{room: 1}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), state: live}
+	s.shape.costly = true // and who may see what cannot be found out: it selects what is not defined
+	g.hub.subscribe(s)
+	n := change(uuid.UUID{1}, 1, "title")
+	n.node = &ofModel{}
+	s.push(pending{news: n, is: true})
+	s.ends(t)
+	require.True(t, sink.ended)
+	require.Zero(t, g.Stats().Streams)
+}
+
 // Who leaves much of what streams begin with untaken gets no more of them, until there is room again. Others do.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
@@ -306,18 +361,27 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestRestartsAreApart(t *testing.T) {
 	t.Parallel()
 	g, _, _ := held(t)
-	s := &Stream{engine: g, sink: &narrowSink{room: 10}, shape: shapeOfThings(), state: live}
-	g.hub.subscribe(s)
+	s := &Stream{engine: g, sink: &narrowSink{room: 10}, shape: shapeOfThings()}
 	s.leaving.Store(true) // there is nothing to read it from
-	s.lost()
-	s.mu.Lock()
-	first := s.begun
-	s.state = live
-	s.mu.Unlock()
-	s.lost()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	require.GreaterOrEqual(t, s.begun.Sub(first), betweenRestarts)
+	var begun []time.Time
+	for range 2 {
+		s.state = live
+		g.hub.subscribe(s)
+		s.lost()
+		s.ends(t)
+		begun = append(begun, s.begun)
+	}
+	require.GreaterOrEqual(t, begun[1].Sub(begun[0]), betweenRestarts)
+}
+
+// ends waits until the stream is closed.
+func (s *Stream) ends(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.state == closed
+	}, 10*time.Second, time.Millisecond)
 }
 
 // A change is held against the lists that are about where its record leads, or led, and those that are about no such thing.
@@ -402,6 +466,78 @@ func TestConflateAcrossLives(t *testing.T) {
 	require.Contains(t, sink.got[0]+"; "+sink.got[1], "DELETED")
 }
 
+// However a record comes, changes and goes in a list, in whatever lives, and how much of that the client has already: joined changes lead
+// to what it is in the end.
+func TestConflateFromAnywhere(t *testing.T) {
+	t.Parallel()
+	const absent, outside, inside = 0, 1, 2
+	const length = 6
+	g, _, change := held(t)
+	snapshot, err := changelog.ParseSnapshot("10:10:")
+	require.NoError(t, err)
+	a := uuid.UUID{1}
+	try := func(states []int, has int, often bool) string {
+		sink := &narrowSink{room: length}
+		s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), seen: &changelog.Seen{Base: snapshot}}
+		version := int64(1)
+		for i := range len(states) - 1 {
+			p := pending{was: states[i] == inside, is: states[i+1] == inside}
+			op := changelog.OpUpdate
+			version++
+			switch {
+			case states[i] == absent:
+				op, version = changelog.OpInsert, 1
+			case states[i+1] == absent:
+				op = changelog.OpDelete
+			}
+			if !p.was && !p.is {
+				continue
+			}
+			p.news = change(a, version, "title")
+			if p.news.change.Op, p.news.change.Xid = op, 5; i >= has {
+				p.news.change.Xid = 15
+			}
+			if s.queue = append(s.queue, p); often {
+				s.queue = conflate(s.queue)
+			}
+		}
+		s.queue = conflate(s.queue)
+		s.Start()
+		holds := states[has] == inside
+		for _, e := range sink.got {
+			switch kind, _, _ := strings.Cut(e, " "); {
+			case kind == createdKind && !holds:
+				holds = true
+			case kind == deletedKind && holds:
+				holds = false
+			case kind != updatedKind || !holds:
+				return "wrong: " + e
+			}
+		}
+		if holds != (states[len(states)-1] == inside) {
+			return "not told all"
+		}
+		return ""
+	}
+	var every func(states []int)
+	every = func(states []int) {
+		if len(states) > length {
+			for has := range states {
+				for _, often := range []bool{false, true} {
+					require.Empty(t, try(states, has, often), "%v, of which it has %d, joined often: %v", states, has, often)
+				}
+			}
+			return
+		}
+		for next := range 3 {
+			if next != absent || len(states) == 0 || states[len(states)-1] != absent {
+				every(append(slices.Clip(states), next))
+			}
+		}
+	}
+	every(nil)
+}
+
 // One whose account is full does not keep others from beginning anew.
 func TestRestartsOfOneWhoHasNoRoom(t *testing.T) {
 	t.Parallel()
@@ -428,6 +564,9 @@ func TestRestartsOfOneWhoHasNoRoom(t *testing.T) {
 	}
 	for range maxRestarts {
 		<-g.hub.restarts
+	}
+	for _, s := range full {
+		s.ends(t)
 	}
 }
 

@@ -108,6 +108,7 @@ func (n *news) with(node Node) *news {
 type round struct {
 	*Engine
 	news    []*news // in order
+	rest    []*news // what comes after them, of which only this is known yet
 	records map[recordKey]*subject
 	gone    map[recordKey]changelog.Change // deletions, also of records that nobody listens for
 	lists   func(entity string, was, is Node) []listed
@@ -310,8 +311,10 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 			touched = append(touched, s)
 		}
 	}
+	rest := r.news
 	for news := range slices.Chunk(r.news, maxRound) {
-		part := &round{Engine: r.Engine, news: news, records: map[recordKey]*subject{}, gone: r.gone, lists: r.lists}
+		rest = rest[len(news):]
+		part := &round{Engine: r.Engine, news: news, rest: rest, records: map[recordKey]*subject{}, gone: r.gone, lists: r.lists}
 		err := h.patiently(func(ctx context.Context) error {
 			if part.needsStill() {
 				return h.engine.still(ctx, part.learn)
@@ -320,6 +323,8 @@ func (h *hub) tell(r *round, doubts map[*Stream]struct{}) {
 		})
 		if err == nil {
 			part.verdicts(push)
+			flush(touched) // what is read next may be long in coming
+			touched = nil
 			continue
 		}
 		h.engine.log.Warn("read changed records", "error", err)
@@ -457,8 +462,19 @@ func (r *round) recall(ctx context.Context) error {
 		spans []changelog.Span
 		later = map[recordKey][]changelog.Change{}
 	)
+	for _, n := range r.rest {
+		if r.records[n.key] != nil {
+			later[n.key] = append(later[n.key], n.change)
+		}
+	}
 	for k, sub := range r.records {
 		last := sub.news[len(sub.news)-1].change
+		for _, c := range later[k] {
+			if last.Op == changelog.OpDelete {
+				break
+			}
+			last = c
+		}
 		if version := sub.version(); sub.asksForPast() && last.Op != changelog.OpDelete && version != last.Version {
 			spans = append(spans, changelog.Span{Entity: k.entity, ID: k.id, After: last.Version, UpTo: version})
 		}

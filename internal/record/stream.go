@@ -68,7 +68,7 @@ type streamState uint8
 const (
 	preparing streamState = iota // it reads what it begins with: changes wait
 	live
-	queued  // it waits for its turn to be rendered: changes wait
+	queued  // it waits for its turn to be pumped: changes wait
 	aside   // it reads what its next event leads to, without mu: changes wait
 	blocked // the sink is full: changes wait
 	closed
@@ -127,18 +127,18 @@ func (s *Stream) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != closed {
+		s.sift()
 		s.pump()
 		s.flushLocked()
 	}
 }
 
-// Resume goes on after Sink.Next refused an answer.
+// Resume goes on after Sink.Next refused an answer: on the caller's goroutine, but for what takes reading.
 func (s *Stream) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == blocked {
-		s.pump()
-		s.flushLocked()
+		s.proceed()
 	}
 }
 
@@ -232,14 +232,11 @@ func (s *Stream) knows(n *news) bool {
 
 // pump sends what waits, as far as the sink takes it.
 func (s *Stream) pump() {
-	if s.state == preparing {
-		s.sift()
-	}
 	s.state, s.taken, s.chunk = live, 0, cmp.Or(s.chunk, maxPrepared)
 	defer func() {
 		s.ready = nil // what it leads to may be another, or forbidden, when it goes on
 		if s.chunk = maxPrepared; s.state == blocked {
-			s.chunk = min(2*s.taken, maxPrepared) // what the sink does not take is read in vain
+			s.chunk = min(max(1, 2*s.taken), maxPrepared) // what the sink does not take is read in vain
 		}
 	}()
 	for len(s.ahead) > 0 {
@@ -259,7 +256,15 @@ func (s *Stream) pump() {
 		s.begin()
 		return
 	}
+	if s.doubted {
+		s.doubted = false
+		s.engine.hub.reconsider(s)
+	}
 	for len(s.queue) > 0 {
+		if s.shape.costly && s.taken >= maxPrepared { // more may come all the time, and others wait
+			s.await()
+			return
+		}
 		p := s.queue[0]
 		s.queue[0] = pending{}
 		s.queue = s.queue[1:]
@@ -273,12 +278,23 @@ func (s *Stream) pump() {
 	s.queue = nil
 	if s.resync { // since something was read
 		s.begin()
+	}
+}
+
+// proceed is pump for who does not read: what takes reading waits for its turn.
+func (s *Stream) proceed() {
+	if s.shape.costly {
+		s.await()
 		return
 	}
-	if s.doubted {
-		s.doubted = false
-		s.engine.hub.reconsider(s)
-	}
+	s.pump()
+	s.flushLocked()
+}
+
+// await has the stream pumped when its turn comes.
+func (s *Stream) await() {
+	s.state = queued
+	s.engine.hub.queue(s)
 }
 
 // going reports whether there is somebody to send more to, after an event was taken or not.
@@ -322,15 +338,17 @@ func (s *Stream) coming(first *event) map[*Store][]Node {
 }
 
 // answer renders an event. Where that takes reading nobody waits for it: mu is free meanwhile. It is nil where the stream was closed then.
-func (s *Stream) answer(e *event) *Answer {
+func (s *Stream) answer(e *event) (a *Answer) {
 	if !s.shape.costly || e.record == nil {
 		return s.engine.answer(e, s, nil)
 	}
 	nodes := s.coming(e)
 	s.state = aside
-	s.mu.Unlock()
-	a := s.engine.answer(e, s, nodes)
-	s.mu.Lock()
+	func() {
+		s.mu.Unlock()
+		defer s.mu.Lock() // also where it panics: who has mu gives it back
+		a = s.engine.answer(e, s, nodes)
+	}()
 	if s.state != aside {
 		return nil
 	}
@@ -366,8 +384,7 @@ func (s *Stream) push(p pending) (dirty bool) {
 		return false
 	case s.state == live && p.is && s.shape.costly:
 		s.hold(p)
-		s.state = queued
-		s.engine.hub.queue(s)
+		s.await()
 	case s.state == live && s.tell(p, false):
 	case s.state == live:
 		s.state = blocked
@@ -380,13 +397,22 @@ func (s *Stream) push(p pending) (dirty bool) {
 	return s.dirty && !before
 }
 
-// turn sends what waits for a costly rendering. It takes mu itself.
+// turn sends what waits, at most maxPrepared changes and what the stream begins with. It takes mu itself.
 func (s *Stream) turn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.rescue()
 	if s.state == queued {
 		s.pump()
 		s.flushLocked()
+	}
+}
+
+// rescue ends a stream that panics where there is nobody above who could.
+func (s *Stream) rescue() {
+	if v := recover(); v != nil {
+		s.engine.log.Error("panic in a subscription", "error", v, "stack", string(debug.Stack()))
+		s.finish(fmt.Errorf("panic: %v", v))
 	}
 }
 
@@ -458,7 +484,7 @@ func (p pending) join(later pending) pending {
 	if later.was != was {
 		p.flips = append(slices.Clip(p.flips), flip{p.news.change, later.was})
 	}
-	later.was, later.flips = p.was, p.flips
+	later.was, later.flips = p.was, slices.Concat(p.flips, later.flips)
 	later.ended = p.ended || p.news.change.Op == changelog.OpDelete
 	later.also = slices.Concat(p.also, p.news.change.Fields, later.also)
 	slices.Sort(later.also)
@@ -544,6 +570,7 @@ func (s *Stream) restart(pause time.Duration) {
 	v, err := s.lookAgain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.rescue()
 	switch {
 	case s.state == closed:
 	case err != nil:
@@ -553,8 +580,8 @@ func (s *Stream) restart(pause time.Duration) {
 			s.finish(err)
 			return
 		}
-		s.pump()
-		s.flushLocked()
+		s.sift()
+		s.proceed()
 	}
 }
 

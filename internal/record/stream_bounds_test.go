@@ -1,15 +1,18 @@
 package record_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"godstack/ent"
+	"godstack/internal/changelog"
 	"godstack/internal/entity"
 	"godstack/internal/record"
 	"godstack/internal/viewer"
@@ -35,15 +38,9 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			cheap := n.keep(t, b.ada.UUID, cheapThread, "id", of.String())
 			costly.next(t)
 			cheap.next(t)
-			tx, err := b.Begin(t.Context())
-			require.NoError(t, err)
-			defer func() { _ = tx.Rollback(t.Context()) }()
-			_, err = tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
-			require.NoError(t, err)
+			b.lockMessages(t)
 			b.sql(t, `UPDATE threads SET subject = 'one' WHERE id = $1`, x.UUID)
-			require.Eventually(t, func() bool {
-				return one[bool](t, b, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted)`)
-			}, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return b.waiting(t) > 0 }, 10*time.Second, time.Millisecond)
 			b.sql(t, `UPDATE threads SET subject = 'two' WHERE id = $1`, x.UUID)
 			b.sql(t, `UPDATE threads SET subject = 'last' WHERE id = $1`, of.UUID)
 			for told := ""; !strings.Contains(told, "last"); {
@@ -54,6 +51,165 @@ func TestCostlyStreamsHoldUpNobody(t *testing.T) {
 			require.Empty(t, costly.got)
 		})
 	}
+}
+
+// flusher keeps what was flushed.
+type flusher struct {
+	*keeper
+	taken []*record.Answer // of whoever pushes
+}
+
+func (f *flusher) Next(a *record.Answer) bool {
+	f.taken = append(f.taken, a)
+	return true
+}
+
+func (f *flusher) Flush() {
+	for _, a := range f.taken {
+		f.keeper.Next(a)
+	}
+	f.taken = nil
+}
+
+// Of many changes that come together, what is read of the first is told before the last are read.
+func TestToldAsRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "x")
+	b.message(t, x, "hello")
+	b.sql(t, `INSERT INTO threads (id, subject, owner_id) SELECT gen_random_uuid(), 'y', $1 FROM generate_series(1, $2)`,
+		b.ada.UUID, record.MaxRound-1)
+	f := &flusher{keeper: newKeeper()}
+	s, cancel, err := n.attach(b.ada.UUID, f, `subscription { threadsChanged(where: {}) { kind } }`)
+	require.NoError(t, err)
+	defer cancel()
+	defer s.Close()
+	s.Start()
+	n.keep(t, b.ada.UUID, `subscription { messagesChanged(where: {}) { kind } }`)
+	for range record.MaxRound + 1 {
+		f.next(t)
+	}
+	n.quiet(t)
+	tx, lock := b.begin(t), b.begin(t)
+	_, err = tx.Exec(t.Context(), `UPDATE threads SET subject = 'new'`)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `UPDATE messages SET body = 'new'`)
+	require.NoError(t, err)
+	locked := make(chan error)
+	go func() { // who asks later for the table waits behind this
+		_, err := lock.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
+		locked <- err
+	}()
+	require.Eventually(t, func() bool { return b.waiting(t) > 0 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-locked)
+	for range record.MaxRound {
+		require.Equal(t, "UPDATED", field(t, f.next(t))["kind"])
+	}
+}
+
+// Changes that are read apart are of the lives that they were made in.
+func TestLivesReadApart(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "out")
+	b.sql(t, `INSERT INTO threads (id, subject, owner_id) SELECT gen_random_uuid(), 'y', $1 FROM generate_series(1, $2)`,
+		b.ada.UUID, record.MaxRound-1)
+	k := n.keep(t, b.ada.UUID, `subscription { threadsChanged(where: {subject: "in"}) { kind version } }`)
+	require.Equal(t, "READY", field(t, k.next(t))["kind"])
+	n.quiet(t)
+	tx := b.begin(t)
+	for _, statement := range []string{
+		`UPDATE threads SET subject = 'z' WHERE subject = 'y' AND owner_id = $2 AND id <> $1`,
+		`UPDATE threads SET subject = 'out, too' WHERE id = $1 AND owner_id = $2`,
+		`DELETE FROM threads WHERE id = $1 AND owner_id = $2`,
+		`INSERT INTO threads (id, subject, owner_id) VALUES ($1, 'new', $2)`,
+		`UPDATE threads SET subject = 'in' WHERE id = $1 AND owner_id = $2`,
+	} {
+		_, err := tx.Exec(t.Context(), statement, x.UUID, b.ada.UUID)
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	n.quiet(t)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	require.Len(t, k.got, 1)
+	require.Contains(t, string(k.got[0].Data), "CREATED")
+}
+
+// Nor does it delay who makes room for a stream, who may be writing for others as well.
+func TestResumeReadsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	v := &valve{sink: sink{more: make(chan struct{}, 1)}}
+	s, cancel, err := n.attach(b.ada.UUID, v, costlyThread, "id", b.thread(t, "x").String())
+	require.NoError(t, err)
+	defer cancel()
+	defer s.Close()
+	s.Start()
+	tx := b.lockMessages(t)
+	v.open(-1)
+	s.Resume()
+	require.Empty(t, v.take(1))
+	require.NoError(t, tx.Rollback(t.Context()))
+	n.quiet(t)
+	require.Len(t, v.take(1), 1)
+}
+
+// Streams that begin anew, all at once, take no more connections to read what their records lead to than others do.
+func TestRestartsTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "x")
+	var streams []*keeper
+	for i := range record.MaxTurns + 3 {
+		streams = append(streams, n.keep(t, b.user(t, fmt.Sprint("user", i)).UUID, costlyThread, "id", x.String()))
+	}
+	n.quiet(t)
+	tx := b.lockMessages(t)
+	n.stores.Deliver(t.Context(), changelog.Batch{Resync: true})
+	require.Eventually(t, func() bool {
+		return int(n.stores.Stats().Resyncs) == len(streams) && n.stores.Preparing() == 0
+	}, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.waiting(t) >= record.MaxTurns }, 10*time.Second, time.Millisecond)
+	require.Equal(t, record.MaxTurns, b.waiting(t))
+	require.NoError(t, tx.Rollback(t.Context()))
+	for _, k := range streams {
+		for _, kind := range []string{"SNAPSHOT", "RESYNC", "SNAPSHOT"} {
+			a := k.next(t)
+			require.Empty(t, a.Errors)
+			require.Equal(t, kind, field(t, a)["kind"])
+		}
+	}
+}
+
+// lockMessages has whoever reads messages wait until it is over.
+func (b *bundle) lockMessages(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx := b.begin(t)
+	_, err := tx.Exec(t.Context(), `LOCK TABLE messages IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	return tx
+}
+
+// waiting counts who waits for the table of messages. Other tests' databases have one of the same oid.
+func (b *bundle) waiting(t testing.TB) int {
+	t.Helper()
+	return one[int](t, b, `SELECT count(*)::int FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+}
+
+// begin begins a transaction, which is over with the test.
+func (b *bundle) begin(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx, err := b.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+	return tx
 }
 
 // The bound of a viewer holds however many subscribe at the same time.
@@ -132,6 +288,7 @@ func TestRefusedEventIsReadAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return n.tailer.Lag() < time.Since(now) }, 30*time.Second, 5*time.Millisecond)
 	v.open(-1)
 	s.Resume()
+	n.quiet(t)
 	list := v.take(10)
 	require.NotContains(t, fmt.Sprint(list[0].Record), "shown to bob")
 }

@@ -53,6 +53,24 @@ func (g *Engine) Held() int {
 // MaxMemoryOfOne is how many those of a viewer may be.
 const MaxMemoryOfOne = maxMemoryOfOne
 
+// Preparing counts the streams that read what they begin with.
+func (g *Engine) Preparing() (n int) {
+	for _, s := range g.hub.all() {
+		s.mu.Lock()
+		if s.state == preparing {
+			n++
+		}
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// MaxRound is how many changes are read together.
+const MaxRound = maxRound
+
+// MaxTurns is how many streams read what their records lead to at the same time.
+const MaxTurns = maxTurns
+
 // A stream that was closed while somebody looked up what it depends on follows nothing.
 func TestClosedStreamsFollowNothing(t *testing.T) {
 	t.Parallel()
