@@ -29,7 +29,7 @@
 //   - Only a text that a [Sealer] with one of our keys has made opens (TestForgedCursors, FuzzOpen), and it stays readable
 //     (TestCursorText).
 //
-// [History] gives the changes of a record between two versions, without a gap (TestHistory).
+// [History] gives the changes of a record between two versions, without a gap (TestHistory), [Later] those behind a change (TestLater).
 //
 // How the tailer reads: it keeps the snapshot (pg_current_snapshot) of its last read and takes the rows that are visible now and were not
 // then. By sequence it would lose what commits late; up to the oldest running transaction it would wait for it.

@@ -18,6 +18,54 @@ type Span struct {
 	UpTo   int64
 }
 
+// Place is that of a change in a record's life.
+type Place struct {
+	Entity  string
+	ID      uuid.UUID
+	Version int64
+	Seq     int64
+}
+
+// later reads from places on. A record that has the id of an earlier one begins at version 1 again, behind it in Seq.
+const later = `
+SELECT ` + columns + `
+  FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[]) p (entity, id, version, seq)
+ CROSS JOIN LATERAL (
+       SELECT * FROM changes c WHERE c.id = p.id AND c.entity = p.entity AND c.version > p.version AND c.seq > p.seq OFFSET 0) c
+ ORDER BY c.seq`
+
+// Later reads what happened to records behind the change at each place, in ascending order of Seq: all of it until the record's end, and
+// something of later records of the same id.
+func Later(ctx context.Context, db Querier, places []Place) ([]Change, error) {
+	if len(places) == 0 {
+		return nil, nil
+	}
+	var (
+		entities      = make([]string, len(places))
+		ids           = make([]uuid.UUID, len(places))
+		versions, seq = make([]int64, len(places)), make([]int64, len(places))
+	)
+	for i, p := range places {
+		entities[i], ids[i], versions[i], seq[i] = p.Entity, p.ID, p.Version, p.Seq
+	}
+	rows, err := db.Query(ctx, later, entities, ids, versions, seq)
+	if err != nil {
+		return nil, fmt.Errorf("read later changes: %w", err)
+	}
+	var (
+		changes []Change
+		found   row
+	)
+	_, err = pgx.ForEachRow(rows, found.targets(), func() error {
+		changes = found.appendTo(changes)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read later changes: %w", err)
+	}
+	return changes, nil
+}
+
 // history reads spans. OFFSET 0 keeps it one walk of the index (id, version) for each: a join could be turned into a scan of the log.
 const history = `
 SELECT s.n, ` + columns + `

@@ -44,3 +44,41 @@ func TestHistory(t *testing.T) {
 	b.exec(`DELETE FROM changes WHERE id = #1 AND version = 2`) // as retention does
 	require.Equal(t, []string{"T1 v3 U"}, history(one), "nothing before a gap")
 }
+
+func TestLater(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.here()
+	b.exec(`INSERT INTO thread (id) VALUES (#1), (#2); INSERT INTO person (id) VALUES (#1);
+		UPDATE thread SET title = 'a'; UPDATE thread SET title = 'b' WHERE id = #1; DELETE FROM thread WHERE id = #2;
+		INSERT INTO thread (id) VALUES (#2); UPDATE thread SET title = 'c' WHERE id = #2; UPDATE thread SET title = 'd' WHERE id = #2`)
+	lives, err := History(t.Context(), b, []Span{{Entity: "Thread", ID: id(1)}, {Entity: "Thread", ID: id(2)}})
+	require.NoError(t, err)
+	place := func(text string) Place {
+		t.Helper()
+		for _, c := range lives {
+			if short([]Change{c})[0] == text {
+				return Place{c.Entity, c.ID, c.Version, c.Seq}
+			}
+		}
+		t.Fatal(text)
+		return Place{}
+	}
+	later := func(places ...Place) []string {
+		t.Helper()
+		changes, err := Later(t.Context(), b, places)
+		require.NoError(t, err)
+		return short(changes)
+	}
+	require.Empty(t, later())
+	require.Equal(t, []string{"T1 v2 U", "T1 v3 U"}, later(place("T1 v1 I")))
+	require.Empty(t, later(place("T1 v3 U")))
+	require.Equal(t, []string{"T1 v3 U", "T2 v2 U", "T2 v3 U"}, later(place("T2 v1 I"), place("T1 v2 U")), "in order of seq")
+	require.Empty(t, later(place("T2 v3 U")))
+
+	first := place("T1 v1 I")
+	first.ID = id(2) // beside it, in the statement that made the first
+	require.Equal(t, []string{"T2 v2 U", "T2 v3 D", "T2 v2 U", "T2 v3 U"}, later(first), "the end, then another record")
+	first.Version = 2
+	require.Equal(t, []string{"T2 v3 D", "T2 v3 U"}, later(first))
+}

@@ -459,8 +459,8 @@ func (sub *subject) asksForPast() bool {
 // recall finds the earlier states of records.
 func (r *round) recall(ctx context.Context) error {
 	var (
-		spans []changelog.Span
-		later = map[recordKey][]changelog.Change{}
+		places []changelog.Place
+		later  = map[recordKey][]changelog.Change{}
 	)
 	for _, n := range r.rest {
 		if r.records[n.key] != nil {
@@ -475,19 +475,17 @@ func (r *round) recall(ctx context.Context) error {
 			}
 			last = c
 		}
-		if version := sub.version(); sub.asksForPast() && last.Op != changelog.OpDelete && version != last.Version {
-			spans = append(spans, changelog.Span{Entity: k.entity, ID: k.id, After: last.Version, UpTo: version})
+		if sub.asksForPast() && last.Op != changelog.OpDelete { // even if the version is the same: it may be another record's
+			places = append(places, changelog.Place{Entity: k.entity, ID: k.id, Version: last.Version, Seq: last.Seq})
 		}
 	}
-	if len(spans) > 0 {
-		list, err := changelog.History(ctx, r.querier(ctx), spans)
-		if err != nil {
-			return err
-		}
-		for _, c := range list {
-			k := recordKey{c.Entity, c.ID}
-			later[k] = append(later[k], c)
-		}
+	list, err := changelog.Later(ctx, r.querier(ctx), places)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		k := recordKey{c.Entity, c.ID}
+		later[k] = append(later[k], c)
 	}
 	for k, sub := range r.records {
 		if sub.asksForPast() {

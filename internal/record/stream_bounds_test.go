@@ -139,6 +139,45 @@ func TestLivesReadApart(t *testing.T) {
 	require.Contains(t, string(k.got[0].Data), "CREATED")
 }
 
+// A record that has the id of an earlier one, by the time that a change of that is delivered, is not taken for it, whatever its version is.
+func TestLivesToldLate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	for version := 1; version <= 4; version++ {
+		x := b.thread(t, fmt.Sprint("in ", version))
+		k := n.keep(t, b.ada.UUID, `subscription($in: String!) { threadsChanged(where: {subjectHasPrefix: $in}) { kind version } }`,
+			"in", fmt.Sprint("in ", version))
+		want := []string{"SNAPSHOT 1", "READY <nil>", "DELETED <nil>", "CREATED 1"}
+		for _, w := range want[:2] {
+			require.Equal(t, w, told(t, k.next(t)))
+		}
+		n.quiet(t)
+		next := func() {
+			b.sql(t, `DELETE FROM threads WHERE id = $1`, x.UUID)
+			b.sql(t, `INSERT INTO threads (id, subject, owner_id) VALUES ($1, $2, $3)`, x.UUID, fmt.Sprint("in ", version, " again"), b.ada.UUID)
+			for range version - 1 {
+				b.sql(t, `UPDATE threads SET subject = subject || '!' WHERE id = $1`, x.UUID)
+			}
+		}
+		n.late.Store(&next)
+		b.sql(t, `UPDATE threads SET subject = 'out' WHERE id = $1`, x.UUID)
+		for v := 2; v <= version; v++ {
+			want = append(want, fmt.Sprint("UPDATED ", v))
+		}
+		for _, w := range want[2:] {
+			require.Equal(t, w, told(t, k.next(t)), "version %d", version)
+		}
+	}
+}
+
+// told is an event's kind and version.
+func told(t testing.TB, a *record.Answer) string {
+	t.Helper()
+	e := field(t, a)
+	return fmt.Sprint(e["kind"], " ", e["version"])
+}
+
 // Nor does it delay who makes room for a stream, who may be writing for others as well.
 func TestResumeReadsNothing(t *testing.T) {
 	t.Parallel()

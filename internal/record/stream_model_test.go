@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type station struct {
 	stores *ent.Stores
 	exec   *executor.Executor
 	tailer *changelog.Tailer
+	late   atomic.Pointer[func()] // is called once, when changes have been read and before they are delivered
 }
 
 // station starts a node. Nodes of one key continue each other's streams.
@@ -53,7 +55,14 @@ func (b *bundle) station(t testing.TB, rules bool, key []byte) *station {
 	require.NoError(t, err)
 	db := b.Config().ConnConfig.Copy()
 	db.Tracer = nil
-	n.tailer, err = changelog.NewTailer(db, n.stores.Deliver, &changelog.Config{Logger: log})
+	n.tailer, err = changelog.NewTailer(db, func(ctx context.Context, batch changelog.Batch) {
+		if len(batch.Changes) > 0 {
+			if late := n.late.Swap(nil); late != nil {
+				(*late)()
+			}
+		}
+		n.stores.Deliver(ctx, batch)
+	}, &changelog.Config{Logger: log})
 	require.NoError(t, err)
 	background(t, n.tailer.Run)
 	n.exec = executor.New(graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: n.stores}}))
