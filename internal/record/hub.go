@@ -45,7 +45,7 @@ type hub struct {
 		sync.Mutex
 		waiting map[uuid.UUID][]*Stream // that wait to be rendered, by viewer; protected by turns
 		order   []uuid.UUID             // the viewers whose turn comes; protected by turns
-		having  map[uuid.UUID]struct{}  // the viewers whose turn it is; protected by turns
+		having  map[uuid.UUID]int       // how many turns viewers have at the moment; protected by turns
 		running int                     // goroutines that render; protected by turns
 	}
 
@@ -259,17 +259,33 @@ func (h *hub) work() {
 // They wait for each other, and nobody for them.
 const maxTurns = 4
 
+// turnsOf is how many of them a viewer may have at the same time. Those who are not signed in are one viewer, and many people.
+func turnsOf(who uuid.UUID) int {
+	if who == uuid.Nil {
+		return maxTurns - 1
+	}
+	return 1
+}
+
 // queue gives a stream a turn when it comes: viewers take turns, however many streams each has.
 func (h *hub) queue(s *Stream) {
 	t := &h.turns
 	t.Lock()
 	defer t.Unlock()
 	if t.waiting == nil {
-		t.waiting, t.having = map[uuid.UUID][]*Stream{}, map[uuid.UUID]struct{}{}
+		t.waiting, t.having = map[uuid.UUID][]*Stream{}, map[uuid.UUID]int{}
 	}
 	who := s.who.ID
 	t.waiting[who] = append(t.waiting[who], s)
-	if _, has := t.having[who]; has || len(t.waiting[who]) > 1 {
+	if len(t.waiting[who]) == 1 {
+		h.line(who)
+	}
+}
+
+// line puts a viewer into the order, unless none of their streams waits or they have as many turns as they may. It wants the lock of turns.
+func (h *hub) line(who uuid.UUID) {
+	t := &h.turns
+	if len(t.waiting[who]) == 0 || t.having[who] == turnsOf(who) {
 		return
 	}
 	t.order = append(t.order, who)
@@ -303,11 +319,12 @@ func (h *hub) next() *Stream {
 	}
 	who := t.order[0]
 	t.order = t.order[1:]
-	t.having[who] = struct{}{}
+	t.having[who]++
 	s := t.waiting[who][0]
 	if t.waiting[who] = t.waiting[who][1:]; len(t.waiting[who]) == 0 {
 		delete(t.waiting, who)
 	}
+	h.line(who)
 	return s
 }
 
@@ -316,8 +333,11 @@ func (h *hub) had(who uuid.UUID) {
 	t := &h.turns
 	t.Lock()
 	defer t.Unlock()
-	delete(t.having, who)
-	if len(t.waiting[who]) > 0 {
-		t.order = append(t.order, who)
+	full := t.having[who] == turnsOf(who)
+	if t.having[who]--; t.having[who] == 0 {
+		delete(t.having, who)
+	}
+	if full { // and so not in the order
+		h.line(who)
 	}
 }

@@ -213,7 +213,7 @@ func TestConflateBeforeTheStart(t *testing.T) {
 	s.Close()
 }
 
-// A viewer with many streams to render waits for one of each other's, not they for all of theirs.
+// A viewer with many streams to render waits for one of each other's, not they for all of theirs. Nobody is many.
 func TestViewersTakeTurns(t *testing.T) {
 	t.Parallel()
 	g, _, _ := held(t)
@@ -246,6 +246,24 @@ func TestViewersTakeTurns(t *testing.T) {
 	require.Same(t, last, h.next())
 	h.had(uuid.UUID{1})
 	h.had(uuid.UUID{4})
+
+	h.turns.running = maxTurns
+	var nobodys []*Stream
+	for range maxTurns {
+		nobodys = append(nobodys, stream(0))
+	}
+	one := stream(1)
+	for i, s := range []*Stream{nobodys[0], one, nobodys[1], nobodys[2]} {
+		require.Same(t, s, h.next(), i)
+	}
+	require.Nil(t, h.next(), "nobody may have all turns")
+	h.turns.running = maxTurns
+	h.had(uuid.Nil)
+	require.Same(t, nobodys[3], h.next())
+	for range maxTurns - 1 {
+		h.had(uuid.Nil)
+	}
+	h.had(uuid.UUID{1})
 	require.Empty(t, h.turns.waiting)
 	require.Empty(t, h.turns.having)
 	require.Empty(t, h.turns.order)
