@@ -8,7 +8,7 @@
 //     INTERNAL with one fixed message, and its cause is logged under the request id.
 //   - No document is validated that is longer, and none is executed that is deeper, wider or costlier, than
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread, and checking variables
-//     in theirs, however deep they nest (TestCheckingVariablesAllocatesNothing).
+//     in theirs, however deep they nest (TestCheckingVariablesAllocatesNothing, TestRefusingVariablesAllocatesLittle).
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
 //   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with 4403, an event
 //     stream ended, when the session ends that it was opened for, or the access token expires; nothing is sent or executed from then on,

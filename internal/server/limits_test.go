@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -191,4 +192,24 @@ func TestCheckingVariablesAllocatesNothing(t *testing.T) {
 	vars := map[string]any{"w": where}
 	require.Nil(t, checkVariables(schema, op, vars))
 	require.Zero(t, testing.AllocsPerRun(10, func() { _ = checkVariables(schema, op, vars) }))
+}
+
+// Nor does refusing them take more than their length.
+func TestRefusingVariablesAllocatesLittle(t *testing.T) { //nolint:paralleltest // it counts all that is allocated
+	schema := gqlparser.MustLoadSchema(&ast.Source{Input: sdl})
+	op := gqlparser.MustLoadQueryWithRules(schema, `query($w: Where) { threads(where: $w) { totalCount } }`, nil).Operations[0]
+	allocated := func(deep int) uint64 {
+		var where any = map[string]any{"title": json.Number("1")}
+		for range deep {
+			where = map[string]any{"and": []any{where}}
+		}
+		vars := map[string]any{"w": where}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		require.NotNil(t, checkVariables(schema, op, vars))
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	once, eight := allocated(500), allocated(4000)
+	require.Less(t, eight, 16*once, "eight times the length")
 }

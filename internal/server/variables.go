@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -19,7 +21,7 @@ func checkVariables(schema *ast.Schema, op *ast.OperationDefinition, vars map[st
 		if m := checkScalars(schema, def.Type, vars[def.Variable]); m != nil {
 			e := record.Error{
 				Code:    record.BadUserInput,
-				Message: fmt.Sprintf("variable %s%s: %s is no %s", def.Variable, m.path, m.is, m.not),
+				Message: fmt.Sprintf("variable %s%s: %s is no %s", def.Variable, m.where(), m.is, m.not),
 				Fields:  []string{cmp.Or(m.field, def.Variable)},
 			}
 			return &gqlerror.Error{Message: e.Message, Extensions: e.Extensions()}
@@ -30,9 +32,14 @@ func checkVariables(schema *ast.Schema, op *ast.OperationDefinition, vars map[st
 
 // misfit is a value of a wrong type.
 type misfit struct {
-	path    string // to it; put together on the way back, as values may nest as deep as the body is long
-	field   string // of an input, the innermost
+	path    []string // to it, from the end: it is put together once, as values may nest as deep as the body is long
+	field   string   // of an input, the innermost
 	is, not string
+}
+
+func (m *misfit) where() string {
+	slices.Reverse(m.path)
+	return strings.Join(m.path, "")
 }
 
 // checkScalars checks one value.
@@ -44,7 +51,7 @@ func checkScalars(schema *ast.Schema, t *ast.Type, value any) *misfit {
 		}
 		for i, elem := range v {
 			if m := checkScalars(schema, t.Elem, elem); m != nil {
-				m.path = fmt.Sprintf("[%d]%s", i, m.path)
+				m.path = append(m.path, fmt.Sprintf("[%d]", i))
 				return m
 			}
 		}
@@ -58,7 +65,7 @@ func checkScalars(schema *ast.Schema, t *ast.Type, value any) *misfit {
 				continue
 			}
 			if m := checkScalars(schema, f.Type, part); m != nil {
-				m.path, m.field = "."+f.Name+m.path, cmp.Or(m.field, f.Name)
+				m.path, m.field = append(m.path, "."+f.Name), cmp.Or(m.field, f.Name)
 				return m
 			}
 		}
