@@ -54,7 +54,7 @@
 //     TestWatchAfterANewEpoch);
 //   - one that cannot go on says so, and does not end as after DELETED (TestWatchThatFails);
 //   - what takes long to read for one delays no other, nor who makes room for it (TestCostlyStreamsHoldUpNobody, TestResumeReadsNothing,
-//     TestRestartsTakeTurns, TestTurnsEnd, TestToldAsRead);
+//     TestRestartsTakeTurns, TestRestartsThatWaitForTheirTurnStay, TestTurnsEnd, TestToldAsRead);
 //   - what streams hold is bounded (TestMemoryIsBounded, TestMemoryOfManyAtOnce, TestFlipsAreBounded);
 //   - a change is read once for all subscribers, and rendered once for all who see the same (TestWatchersShareTheRecord,
 //     TestNoFilteredAnswerIsAnothers), and who leaves is forgotten (TestWatchersThatLeave, TestClosedStreamsFollowNothing).

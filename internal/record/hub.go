@@ -43,10 +43,10 @@ type hub struct {
 
 	turns struct {
 		sync.Mutex
-		waiting map[uuid.UUID][]*Stream // that wait to be rendered, by viewer; protected by turns
-		order   []uuid.UUID             // the viewers whose turn comes; protected by turns
-		having  map[uuid.UUID]int       // how many turns viewers have at the moment; protected by turns
-		running int                     // goroutines that render; protected by turns
+		waiting map[uuid.UUID][]func() // what waits for a turn, by viewer; protected by turns
+		order   []uuid.UUID            // the viewers whose turn comes; protected by turns
+		having  map[uuid.UUID]int      // how many turns viewers have at the moment; protected by turns
+		running int                    // goroutines that give turns; protected by turns
 	}
 
 	memory memory
@@ -56,7 +56,7 @@ type hub struct {
 	watching func(n int)
 	ready    chan struct{} // closed with the first batch: what is committed from then on is delivered
 	start    sync.Once
-	restarts chan struct{} // holds one for each stream that begins anew
+	restarts chan struct{} // holds one for each stream that begins anew without a turn
 }
 
 func newHub(g *Engine, watching func(int)) *hub {
@@ -255,8 +255,8 @@ func (h *hub) work() {
 	}
 }
 
-// maxTurns is how many streams whose events take reading are rendered at the same time, beside those whose subscribers have them start.
-// They wait for each other, and nobody for them.
+// maxTurns is how many streams whose events take reading begin anew or are rendered at the same time, beside those whose subscribers have
+// them start. They wait for each other, and nobody for them.
 const maxTurns = 4
 
 // turnsOf is how many of them a viewer may have at the same time. Those who are not signed in are one viewer, and many people.
@@ -267,22 +267,35 @@ func turnsOf(who uuid.UUID) int {
 	return 1
 }
 
-// queue gives a stream a turn when it comes: viewers take turns, however many streams each has.
-func (h *hub) queue(s *Stream) {
+// queue calls f when the viewer's turn comes: viewers take turns, however many streams each has. f must not panic.
+func (h *hub) queue(who uuid.UUID, f func()) {
 	t := &h.turns
 	t.Lock()
 	defer t.Unlock()
 	if t.waiting == nil {
-		t.waiting, t.having = map[uuid.UUID][]*Stream{}, map[uuid.UUID]int{}
+		t.waiting, t.having = map[uuid.UUID][]func(){}, map[uuid.UUID]int{}
 	}
-	who := s.who.ID
-	t.waiting[who] = append(t.waiting[who], s)
+	t.waiting[who] = append(t.waiting[who], f)
 	if len(t.waiting[who]) == 1 {
 		h.line(who)
 	}
 }
 
-// line puts a viewer into the order, unless none of their streams waits or they have as many turns as they may. It wants the lock of turns.
+// inTurn calls f when the viewer's turn comes, and waits for it.
+func (h *hub) inTurn(who uuid.UUID, f func() error) error {
+	done := make(chan error, 1)
+	h.queue(who, func() { done <- f() })
+	return <-done
+}
+
+// withFew calls f when few others are called so.
+func (h *hub) withFew(f func() error) error {
+	h.restarts <- struct{}{}
+	defer func() { <-h.restarts }()
+	return f()
+}
+
+// line puts a viewer into the order, unless nothing of theirs waits or they have as many turns as they may. It wants the lock of turns.
 func (h *hub) line(who uuid.UUID) {
 	t := &h.turns
 	if len(t.waiting[who]) == 0 || t.having[who] == turnsOf(who) {
@@ -295,37 +308,37 @@ func (h *hub) line(who uuid.UUID) {
 	}
 }
 
-// takeTurns renders what waits, one stream after the other, until nothing does.
+// takeTurns gives one turn after the other, until nothing waits.
 func (h *hub) takeTurns() {
 	for {
-		s := h.next()
-		if s == nil {
+		who, f := h.next()
+		if f == nil {
 			return
 		}
-		s.turn()
-		h.had(s.who.ID)
+		f()
+		h.had(who)
 	}
 }
 
-// next takes the stream whose turn it is; nil, and one less runs, where none waits.
-func (h *hub) next() *Stream {
+// next takes whose turn it is; f is nil, and one less runs, where nothing waits.
+func (h *hub) next() (who uuid.UUID, f func()) {
 	t := &h.turns
 	t.Lock()
 	defer t.Unlock()
 	if len(t.order) == 0 {
 		t.order = nil
 		t.running--
-		return nil
+		return who, nil
 	}
-	who := t.order[0]
+	who = t.order[0]
 	t.order = t.order[1:]
 	t.having[who]++
-	s := t.waiting[who][0]
+	f = t.waiting[who][0]
 	if t.waiting[who] = t.waiting[who][1:]; len(t.waiting[who]) == 0 {
 		delete(t.waiting, who)
 	}
 	h.line(who)
-	return s
+	return who, f
 }
 
 // had says that a viewer has had a turn.

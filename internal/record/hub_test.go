@@ -219,51 +219,56 @@ func TestViewersTakeTurns(t *testing.T) {
 	g, _, _ := held(t)
 	h := g.hub
 	h.turns.running = maxTurns // so that nobody takes them
-	stream := func(who byte) *Stream {
-		s := &Stream{engine: g, who: asker{Viewer: viewer.Viewer{ID: uuid.UUID{who}}}}
-		h.queue(s)
-		return s
+	var had []string
+	queue := func(who byte, names ...string) {
+		for _, name := range names {
+			h.queue(uuid.UUID{who}, func() { had = append(had, name) })
+		}
 	}
-	many := []*Stream{stream(1), stream(1), stream(1)}
-	two, three := stream(2), stream(3)
-	for i, s := range []*Stream{many[0], two, three} {
-		require.Same(t, s, h.next(), i)
+	next := func(names ...string) {
+		t.Helper()
+		had = nil
+		for range names {
+			_, f := h.next()
+			require.NotNil(t, f, "after %v", had)
+			f()
+		}
+		require.Equal(t, names, had)
 	}
-	require.Nil(t, h.next(), "while somebody has a turn, theirs is not the next")
-	require.Equal(t, maxTurns-1, h.turns.running)
-	h.turns.running = maxTurns
-	for _, who := range []byte{2, 1, 3} {
-		h.had(uuid.UUID{who})
+	nothing := func() {
+		t.Helper()
+		_, f := h.next()
+		require.Nil(t, f)
+		require.Equal(t, maxTurns-1, h.turns.running)
+		h.turns.running = maxTurns
 	}
-	four := stream(4)
-	require.Same(t, many[1], h.next())
-	last := stream(1)
-	h.had(uuid.UUID{1})
-	for i, s := range []*Stream{four, many[2]} {
-		require.Same(t, s, h.next(), i)
+	over := func(list ...byte) {
+		for _, who := range list {
+			h.had(uuid.UUID{who})
+		}
 	}
-	h.had(uuid.UUID{1})
-	require.Same(t, last, h.next())
-	h.had(uuid.UUID{1})
-	h.had(uuid.UUID{4})
+	queue(1, "1a", "1b", "1c")
+	queue(2, "2")
+	queue(3, "3")
+	next("1a", "2", "3")
+	nothing() // while somebody has a turn, theirs is not the next
+	over(2, 1, 3)
+	queue(4, "4")
+	next("1b")
+	queue(1, "1d")
+	over(1)
+	next("4", "1c")
+	over(1)
+	next("1d")
+	over(1, 4)
 
-	h.turns.running = maxTurns
-	var nobodys []*Stream
-	for range maxTurns {
-		nobodys = append(nobodys, stream(0))
-	}
-	one := stream(1)
-	for i, s := range []*Stream{nobodys[0], one, nobodys[1], nobodys[2]} {
-		require.Same(t, s, h.next(), i)
-	}
-	require.Nil(t, h.next(), "nobody may have all turns")
-	h.turns.running = maxTurns
-	h.had(uuid.Nil)
-	require.Same(t, nobodys[3], h.next())
-	for range maxTurns - 1 {
-		h.had(uuid.Nil)
-	}
-	h.had(uuid.UUID{1})
+	queue(0, "0a", "0b", "0c", "0d")
+	queue(1, "1e")
+	next("0a", "1e", "0b", "0c")
+	nothing() // nobody may have all turns
+	over(0)
+	next("0d")
+	over(0, 0, 0, 1)
 	require.Empty(t, h.turns.waiting)
 	require.Empty(t, h.turns.having)
 	require.Empty(t, h.turns.order)
@@ -296,13 +301,14 @@ func TestTurnsEnd(t *testing.T) {
 		stream *Stream
 		got    int
 	}{{busy, maxPrepared}, {other, maxPrepared + 1}, {busy, 2*maxPrepared + 1}} {
-		s := h.next()
-		require.Same(t, want.stream, s, i)
-		s.turn()
-		h.had(s.who.ID)
+		who, turn := h.next()
+		require.Equal(t, want.stream.who.ID, who, i)
+		turn()
+		h.had(who)
 		require.Len(t, sink.got, want.got)
 	}
-	require.Nil(t, h.next())
+	_, turn := h.next()
+	require.Nil(t, turn)
 	require.Equal(t, live, busy.state)
 }
 
@@ -380,13 +386,12 @@ func TestRestartsAreApart(t *testing.T) {
 	t.Parallel()
 	g, _, _ := held(t)
 	s := &Stream{engine: g, sink: &narrowSink{room: 10}, shape: shapeOfThings()}
-	s.leaving.Store(true) // there is nothing to read it from
 	var begun []time.Time
 	for range 2 {
 		s.state = live
 		g.hub.subscribe(s)
 		s.lost()
-		s.ends(t)
+		s.Close()
 		begun = append(begun, s.begun)
 	}
 	require.GreaterOrEqual(t, begun[1].Sub(begun[0]), betweenRestarts)

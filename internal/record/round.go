@@ -460,22 +460,26 @@ func (sub *subject) asksForPast() bool {
 func (r *round) recall(ctx context.Context) error {
 	var (
 		places []changelog.Place
+		rest   = map[recordKey][]changelog.Change{}
 		later  = map[recordKey][]changelog.Change{}
 	)
 	for _, n := range r.rest {
-		if r.records[n.key] != nil {
-			later[n.key] = append(later[n.key], n.change)
+		if sub := r.records[n.key]; sub != nil && sub.asksForPast() {
+			rest[n.key] = append(rest[n.key], n.change)
 		}
 	}
 	for k, sub := range r.records {
+		if !sub.asksForPast() {
+			continue
+		}
 		last := sub.news[len(sub.news)-1].change
-		for _, c := range later[k] {
-			if last.Op == changelog.OpDelete {
+		for _, c := range rest[k] {
+			if last.Op == changelog.OpDelete || c.Version != last.Version+1 {
 				break
 			}
-			last = c
+			later[k], last = append(later[k], c), c
 		}
-		if sub.asksForPast() && last.Op != changelog.OpDelete { // even if the version is the same: it may be another record's
+		if last.Op != changelog.OpDelete { // even if the version is the same: it may be another record's
 			places = append(places, changelog.Place{Entity: k.entity, ID: k.id, Version: last.Version, Seq: last.Seq})
 		}
 	}

@@ -20,7 +20,7 @@ const (
 	// maxPending is how many changes wait for one subscriber. Beyond it those of a record are joined, and if that is not enough, the
 	// subscriber is told to begin anew.
 	maxPending = 256
-	// maxRestarts is how many streams read their records anew at the same time.
+	// maxRestarts is how many streams read their records anew at the same time, beside those that have a turn to do so.
 	maxRestarts = 8
 	// triesToRestart is how often a stream tries to, with a pause that begins at firstPause and doubles, before it ends with an error.
 	triesToRestart = 6
@@ -294,7 +294,7 @@ func (s *Stream) proceed() {
 // await has the stream pumped when its turn comes.
 func (s *Stream) await() {
 	s.state = queued
-	s.engine.hub.queue(s)
+	s.engine.hub.queue(s.who.ID, s.turn)
 }
 
 // going reports whether there is somebody to send more to, after an event was taken or not.
@@ -401,19 +401,23 @@ func (s *Stream) push(p pending) (dirty bool) {
 func (s *Stream) turn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.rescue()
+	defer func() {
+		if v := recover(); v != nil { // there is nobody above who could
+			s.finish(s.panicked(v))
+		}
+	}()
 	if s.state == queued {
 		s.pump()
 		s.flushLocked()
 	}
 }
 
-// rescue ends a stream that panics where there is nobody above who could.
-func (s *Stream) rescue() {
-	if v := recover(); v != nil {
-		s.engine.log.Error("panic in a subscription", "error", v, "stack", string(debug.Stack()))
-		s.finish(fmt.Errorf("panic: %v", v))
-	}
+// errPanic is not tried again.
+var errPanic = errors.New("panic")
+
+func (s *Stream) panicked(v any) error {
+	s.engine.log.Error("panic in a subscription", "error", v, "stack", string(debug.Stack()))
+	return fmt.Errorf("%w: %v", errPanic, v)
 }
 
 // hold keeps a change until its turn comes.
@@ -559,65 +563,64 @@ func (s *Stream) begin() {
 	go s.restart(pause)
 }
 
-// restart reads what the stream follows once more, after a pause. It takes mu itself.
+// restart reads what the stream follows once more, after a pause, and tries again for a while. It takes mu itself.
 func (s *Stream) restart(pause time.Duration) {
-	if pause > 0 {
-		<-time.After(pause)
-		s.mu.Lock()
-		s.resync, s.queue = false, nil // what is read has that
-		s.mu.Unlock()
-	}
-	v, err := s.lookAgain()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.rescue()
-	switch {
-	case s.state == closed:
-	case err != nil:
-		s.finish(err)
-	default:
-		if err := s.start(append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)); err != nil {
-			s.finish(err)
-			return
-		}
-		s.sift()
-		s.proceed()
-	}
-}
-
-// lookAgain is look for a stream that runs: it tries again for a while.
-func (s *Stream) lookAgain() (v view, err error) {
-	defer func() { // there is nobody above who could
-		if r := recover(); r != nil {
-			s.engine.log.Error("panic in a subscription", "error", r, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", r)
-		}
-	}()
-	pause := firstPause
+	var err error
 	for try := range triesToRestart {
 		if try > 0 {
+			pause = firstPause << (try - 1)
+		}
+		if pause > 0 { // in nobody's way
 			<-time.After(pause)
-			pause *= 2
 		}
-		if s.leaving.Load() {
-			return v, errors.New("the subscriber has gone")
+		if s.shape.costly {
+			err = s.engine.hub.inTurn(s.who.ID, s.anew)
+		} else {
+			err = s.engine.hub.withFew(s.anew)
 		}
-		v, err = s.lookInTurn()
 		if err == nil || final(err) {
 			break
 		}
 		s.engine.log.Warn("read a stream's records anew", "error", err)
 	}
-	return v, err
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.finish(err)
+	}
 }
 
-// lookInTurn is look when few others do. Who waits to try again is in nobody's way.
-func (s *Stream) lookInTurn() (view, error) {
-	s.engine.hub.restarts <- struct{}{}
-	defer func() { <-s.engine.hub.restarts }()
+// anew reads what the stream follows, and has it begin with that at once: what waits for others takes memory. It takes mu itself.
+func (s *Stream) anew() (err error) {
+	defer func() {
+		if v := recover(); v != nil { // there is nobody above who could
+			err = s.panicked(v)
+		}
+	}()
+	if s.leaving.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	s.resync, s.queue = false, nil // what is read has that
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()
-	return s.look(s.who.context(ctx))
+	v, err := s.look(s.who.context(ctx))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == closed {
+		return nil
+	}
+	if err := s.start(append([]item{{event: s.nowhere(resyncKind)}}, s.opening(v, nil)...)); err != nil {
+		return err
+	}
+	s.sift()
+	s.pump()
+	s.flushLocked()
+	return nil
 }
 
 // nowhere is an event that is about no change, and no place to go on from.

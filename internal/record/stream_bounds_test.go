@@ -212,7 +212,7 @@ func TestRestartsTakeTurns(t *testing.T) {
 	tx := b.lockMessages(t)
 	n.stores.Deliver(t.Context(), changelog.Batch{Resync: true})
 	require.Eventually(t, func() bool {
-		return int(n.stores.Stats().Resyncs) == len(streams) && n.stores.Preparing() == 0
+		return int(n.stores.Stats().Resyncs) == len(streams) && n.stores.Waiting() == len(streams)-record.MaxTurns
 	}, 10*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool { return b.waiting(t) >= record.MaxTurns }, 10*time.Second, time.Millisecond)
 	require.Equal(t, record.MaxTurns, b.waiting(t))
@@ -330,4 +330,80 @@ func TestRefusedEventIsReadAgain(t *testing.T) {
 	n.quiet(t)
 	list := v.take(10)
 	require.NotContains(t, fmt.Sprint(list[0].Record), "shown to bob")
+}
+
+// ender counts what it takes, and keeps the error that it ends with.
+type ender struct {
+	mu    sync.Mutex
+	kinds map[string]int // protected by mu
+	err   error          // protected by mu
+}
+
+func (e *ender) Next(a *record.Answer) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, kind := range []string{"RESYNC", "READY"} {
+		if strings.Contains(string(a.Data), `"kind":"`+kind) {
+			e.kinds[kind]++
+		}
+	}
+	return true
+}
+
+func (*ender) Flush() {}
+
+func (e *ender) End(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = err
+}
+
+// Streams whose client takes all that they have do not end because others' reading takes long when all begin anew.
+func TestRestartsThatWaitForTheirTurnStay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.node(t, false)
+	x := b.thread(t, "x")
+	b.sql(t, `INSERT INTO messages (id, body, thread_id, author_id)
+		SELECT gen_random_uuid(), repeat('x', 40000), $1, $2 FROM generate_series(1, 250)`, x.UUID, b.ada.UUID)
+	for i := range record.MaxTurns {
+		k := n.keep(t, b.user(t, fmt.Sprint("user", i)).UUID, `subscription($id: ID!) { threadChanged(id: $id) {
+			kind thread { members(first: 1) { edges { node { name } } } } } }`, "id", b.thread(t, "y").String())
+		k.next(t)
+	}
+	var enders []*ender
+	for range 9 {
+		e := &ender{kinds: map[string]int{}}
+		s, cancel, err := n.attach(b.ada.UUID, e, `subscription($where: MessageWhereInput!) { messagesChanged(where: $where) {
+			kind message { thread { messages(first: 1) { edges { node { id } } } } } } }`, "where", object{"threadID": x.String()})
+		require.NoError(t, err)
+		t.Cleanup(cancel)
+		t.Cleanup(s.Close)
+		s.Start()
+		enders = append(enders, e)
+	}
+	n.quiet(t)
+	tx := b.begin(t)
+	_, err := tx.Exec(t.Context(), `LOCK TABLE thread_members IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	b.sql(t, `UPDATE threads SET subject = 'z' WHERE id <> $1`, x.UUID)
+	require.Eventually(t, func() bool {
+		return one[int](t, b, `SELECT count(*)::int FROM pg_locks WHERE relation = 'thread_members'::regclass AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == record.MaxTurns
+	}, 10*time.Second, time.Millisecond)
+	n.stores.Deliver(t.Context(), changelog.Batch{Resync: true})
+	begun := func(e *ender) bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.kinds["READY"] == 2 || e.err != nil
+	}
+	require.Eventually(t, func() bool { return n.stores.Waiting() >= len(enders) }, 20*time.Second, time.Millisecond)
+	require.Less(t, n.stores.Held(), 1<<20, "what waits for a turn has not been read")
+	require.NoError(t, tx.Rollback(t.Context()))
+	for _, e := range enders {
+		require.Eventually(t, func() bool { return begun(e) }, 20*time.Second, time.Millisecond)
+	}
+	for i, e := range enders {
+		require.NoError(t, e.err, i)
+	}
 }

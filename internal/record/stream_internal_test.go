@@ -53,14 +53,13 @@ func (g *Engine) Held() int {
 // MaxMemoryOfOne is how many those of a viewer may be.
 const MaxMemoryOfOne = maxMemoryOfOne
 
-// Preparing counts the streams that read what they begin with.
-func (g *Engine) Preparing() (n int) {
-	for _, s := range g.hub.all() {
-		s.mu.Lock()
-		if s.state == preparing {
-			n++
-		}
-		s.mu.Unlock()
+// Waiting counts what waits for a turn.
+func (g *Engine) Waiting() (n int) {
+	t := &g.hub.turns
+	t.Lock()
+	defer t.Unlock()
+	for _, list := range t.waiting {
+		n += len(list)
 	}
 	return n
 }

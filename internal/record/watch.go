@@ -514,5 +514,5 @@ func (a asker) context(ctx context.Context) context.Context {
 // final reports whether trying again is no use.
 func final(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && e.Code != Unavailable
+	return ok && e.Code != Unavailable || errors.Is(err, errPanic)
 }
