@@ -385,14 +385,21 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestRestartsAreApart(t *testing.T) {
 	t.Parallel()
 	g, _, _ := held(t)
-	s := &Stream{engine: g, sink: &narrowSink{room: 10}, shape: shapeOfThings()}
+	sink := &narrowSink{room: 10}
+	s := &Stream{engine: g, sink: sink, shape: shapeOfThings(), state: live} // of no records: there is nothing to read them from
+	g.hub.subscribe(s)
+	defer s.Close()
 	var begun []time.Time
-	for range 2 {
-		s.state = live
-		g.hub.subscribe(s)
+	for i := range 2 {
 		s.lost()
-		s.Close()
+		require.Eventually(t, func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(sink.got) == 2*(i+1) && s.state == live // RESYNC and READY
+		}, 10*time.Second, time.Millisecond)
+		s.mu.Lock()
 		begun = append(begun, s.begun)
+		s.mu.Unlock()
 	}
 	require.GreaterOrEqual(t, begun[1].Sub(begun[0]), betweenRestarts)
 }
