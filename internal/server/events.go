@@ -223,8 +223,8 @@ func (e *events) end() {
 	for _, op := range operations {
 		op.abort()
 	}
-	e.rights.release()
 	e.server.forget(e)
+	e.rights.release()
 }
 
 // abort ends one operation at once, if there is one of this id.
