@@ -677,6 +677,7 @@ func TestAReservedStream(t *testing.T) {
 
 	close(ticks)
 	c.expect("complete", `{"id": "2"}`)
+	require.Equal(t, 1, b.held(alice))
 	require.NoError(t, c.resp.Body.Close())
 	require.Eventually(t, func() bool { return send(operation("7", `{ ok }`), as...) == 404 }, 10*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool { return b.held(alice) == 0 }, 10*time.Second, time.Millisecond, "its place is given back")
