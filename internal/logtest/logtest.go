@@ -4,7 +4,7 @@
 //
 // Guarantees:
 //   - What is logged is looked at whole, from debug on and before anything is redacted: a secret has no business in a log.
-//   - Tokens, hashes of passwords and whatever [Secret] names are found, in text and in JSON.
+//   - Tokens, hashes of passwords and whatever [Secret] names are found, in text and in JSON (TestLeaks).
 //
 // It imports nothing of ours. Only _test files may import it.
 package logtest
@@ -33,7 +33,7 @@ func Logger() *slog.Logger {
 func Writer() io.Writer { return &log }
 
 // Secret says what must not be logged: passwords, keys, codes. Tokens are known by their form. Texts of less than six
-// characters are left out: they occur by chance.
+// characters are left out: they occur by chance. So do six digits within a fraction or an id: digits are found where they stand alone.
 func Secret(texts ...string) { log.secret(texts...) }
 
 // Watch returns m, whose Run looks at the log when the tests have ended: a run that passed and has a secret in it gives 1.
@@ -93,10 +93,18 @@ func (c *collector) leaks() (lines []string) {
 	return lines
 }
 
+// digits are those that may be a code, with what stands before them.
+var digits = regexp.MustCompile(`(?:^|[^\w.])(\d{6,})\b`)
+
 // names reports whether a line has one of the secrets. c.mu is held.
 func (c *collector) names(line string) bool {
+	for _, m := range digits.FindAllStringSubmatch(line, -1) {
+		if c.secrets[m[1]] {
+			return true
+		}
+	}
 	for s := range c.secrets {
-		if strings.Contains(line, s) {
+		if strings.Trim(s, "0123456789") != "" && strings.Contains(line, s) {
 			return true
 		}
 	}

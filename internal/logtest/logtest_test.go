@@ -17,6 +17,12 @@ func TestLeaks(t *testing.T) {
 	}{
 		{"nothing", "signed in", false},
 		{"a short code", "code 12345", false},
+		{"a code", "code 285386.", true},
+		{"a code by itself", "285386", true},
+		{"a code in JSON", `{"code":"285386"}`, true},
+		{"a time like a code", "31.285386ms", false},
+		{"a longer number", "1285386", false},
+		{"an id like a code", "7a285386-b285386c", false},
 		{"a password", "for plover-xylem 42", true},
 		{"a password within", `{"password":"plover-xylem 42"}`, true},
 		{"one to be quoted", `say "quoted" once`, true},
@@ -29,7 +35,7 @@ func TestLeaks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var log collector
-			log.secret("12345", "plover-xylem 42", `"quoted"`)
+			log.secret("12345", "285386", "plover-xylem 42", `"quoted"`)
 			for _, h := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
 				l := slog.New(h)
 				l.Info("before")
