@@ -147,6 +147,20 @@ export function text(page, file) {
   }, file);
 }
 
+// variables waits until those of the tab are shown, which have a name: editors are filled after their tab is the active one.
+export async function variables(page, name) {
+  const shown = await page.waitForFunction((name) => {
+    const models = globalThis.__MONACO.editor.getModels();
+    try {
+      const all = JSON.parse(models.find((model) => model.uri.path.endsWith('variables.json')).getValue());
+      return name in all && all;
+    } catch {
+      return false; // yet
+    }
+  }, name);
+  return shown.jsonValue();
+}
+
 export function setText(page, file, value) {
   return page.evaluate(
     ([file, value]) => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { chooseTab, playgrounds, ready, response, run, setText, text } from './browser.mjs';
+import { chooseTab, playgrounds, ready, response, run, setText, text, variables } from './browser.mjs';
 
 const { visit, forgive } = playgrounds();
 
@@ -72,7 +72,7 @@ test('Create makes a thread', async () => {
   await chooseTab(page, 'Create');
   await run(page);
   const { data } = await response(page, (answer) => answer.data?.createThread);
-  const { subject } = JSON.parse(await text(page, 'variables.json'));
+  const { subject } = await variables(page, 'subject');
   assert.equal(data.createThread.subject, subject);
   assert.equal(data.createThread.version, 1);
   assert.ok(data.createThread.id);
@@ -81,7 +81,7 @@ test('Create makes a thread', async () => {
 test('Conflict writes once, and is refused when what it is based on is gone', async () => {
   const page = await visit();
   await chooseTab(page, 'Conflict');
-  const { id, expectedVersion, subject } = JSON.parse(await text(page, 'variables.json'));
+  const { id, expectedVersion, subject } = await variables(page, 'expectedVersion');
 
   await run(page);
   const { data } = await response(page, (answer) => answer.data?.updateThread);
@@ -97,7 +97,7 @@ test('Conflict writes once, and is refused when what it is based on is gone', as
 test('RecordMap answers many types, and not what is held already', async () => {
   const page = await visit();
   await chooseTab(page, 'RecordMap');
-  const { refs } = JSON.parse(await text(page, 'variables.json'));
+  const { refs } = await variables(page, 'refs');
   await run(page);
   const { data } = await response(page, (answer) => answer.data?.records);
   assert.equal(data.records.threads[0].id, refs[0].id);
@@ -108,7 +108,7 @@ test('RecordMap answers many types, and not what is held already', async () => {
 test('Subscribe shows the snapshot, then a change made in another window', async () => {
   const reader = await visit();
   await chooseTab(reader, 'Subscribe');
-  const { id } = JSON.parse(await text(reader, 'variables.json'));
+  const { id } = await variables(reader, 'id');
   await run(reader);
   const first = await response(reader, (answer) => answer.events?.length === 1);
   assert.equal(first.connection, 'open');
@@ -118,7 +118,7 @@ test('Subscribe shows the snapshot, then a change made in another window', async
 
   const writer = await visit();
   await chooseTab(writer, 'Conflict');
-  const { subject } = JSON.parse(await text(writer, 'variables.json'));
+  const { subject } = await variables(writer, 'expectedVersion');
   await run(writer);
   await response(writer, (answer) => answer.data?.updateThread);
 
@@ -148,14 +148,14 @@ test('an answer that is not GraphQL is shown', async () => {
 test('tabs are remembered, and can be had anew', async () => {
   const page = await visit();
   await chooseTab(page, 'Conflict');
-  const { expectedVersion } = JSON.parse(await text(page, 'variables.json'));
+  const { expectedVersion } = await variables(page, 'expectedVersion');
   await run(page);
   await response(page, (answer) => answer.data?.updateThread);
   await page.waitForFunction(() => localStorage.getItem('graphiql:tabState')?.includes('"activeTabIndex":1'));
   await page.reload();
   await ready(page);
   await page.locator('.graphiql-tab-active', { hasText: 'Conflict' }).waitFor();
-  assert.equal(JSON.parse(await text(page, 'variables.json')).expectedVersion, expectedVersion);
+  assert.equal((await variables(page, 'expectedVersion')).expectedVersion, expectedVersion);
 
   const anew = page.waitForEvent('load');
   await page.getByRole('button', { name: 'Open the example tabs again' }).click();
@@ -163,5 +163,5 @@ test('tabs are remembered, and can be had anew', async () => {
   await ready(page);
   await page.locator('.graphiql-tab-active', { hasText: 'Create' }).waitFor();
   await chooseTab(page, 'Conflict');
-  assert.equal(JSON.parse(await text(page, 'variables.json')).expectedVersion, expectedVersion + 1);
+  assert.equal((await variables(page, 'expectedVersion')).expectedVersion, expectedVersion + 1);
 });
