@@ -29,9 +29,9 @@ func TestInABrowser(t *testing.T) {
 		{"playground.test.mjs", auth.InHeader, 0},
 		{"signin.test.mjs", auth.InHeader, 0},
 		{"signin.test.mjs", auth.InCookie, 0},
-		{"clients.test.mjs", auth.InHeader, 5 * time.Second},
-		{"clients.test.mjs", auth.InCookie, 5 * time.Second},
-		{"clients.test.mjs", auth.InBoth, 5 * time.Second},
+		{"clients.test.mjs", auth.InHeader, 10 * time.Second},
+		{"clients.test.mjs", auth.InCookie, 10 * time.Second},
+		{"clients.test.mjs", auth.InBoth, 10 * time.Second},
 		{"origins.test.mjs", auth.InCookie, 0},
 	} {
 		t.Run(c.file+" "+string(c.storage), func(t *testing.T) {

@@ -147,7 +147,7 @@ export function text(page, file) {
   }, file);
 }
 
-// variables waits until those of the tab are shown, which have a name: editors are filled after their tab is the active one.
+// variables answers those of the active tab, and waits until one called name is among them: editors are filled after the tab is active.
 export async function variables(page, name) {
   const shown = await page.waitForFunction((name) => {
     const models = globalThis.__MONACO.editor.getModels();
