@@ -133,7 +133,8 @@ func TestForwardedForIsBelievedOfTrustedProxiesAlone(t *testing.T) {
 func TestRequestsOfAnAddressAreLimited(t *testing.T) {
 	t.Parallel()
 	const quota, again = 10, 6 * time.Second // when there is one more
-	c := newCluster(t, limited, func(cfg *Config) { cfg.RateLimit = quota })
+	var log diary
+	c := newCluster(t, limited, log.keep, func(cfg *Config) { cfg.RateLimit = quota })
 	began := time.Now()
 	granted, uncounted, limit := 0, 0, answer{status: 200}
 	for i := 0; limit.status == 200; i++ {
@@ -148,6 +149,7 @@ func TestRequestsOfAnAddressAreLimited(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, granted+uncounted, quota)
+	require.Equal(t, log.count("rate limit is not enforced") > 0, uncounted > 0, "a node pardons when it cannot count, and says so")
 	require.LessOrEqual(t, granted, quota+2+int(time.Since(began)/again), "each node may grant a chunk beyond")
 	require.Equal(t, 429, limit.status)
 	require.Equal(t, "RATE_LIMITED", limit.code())

@@ -33,7 +33,7 @@ func Logger() *slog.Logger {
 func Writer() io.Writer { return &log }
 
 // Secret says what must not be logged: passwords, keys, codes. Tokens are known by their form. Texts of less than six
-// characters are left out: they occur by chance. So do six digits within a fraction or an id: digits are found where they stand alone.
+// characters are left out: they occur by chance. So do digits within a longer number, a fraction or an id, where they are not looked for.
 func Secret(texts ...string) { log.secret(texts...) }
 
 // Watch returns m, whose Run looks at the log when the tests have ended: a run that passed and has a secret in it gives 1.
@@ -93,13 +93,18 @@ func (c *collector) leaks() (lines []string) {
 	return lines
 }
 
-// digits are those that may be a code, with what stands before them.
-var digits = regexp.MustCompile(`(?:^|[^\w.])(\d{6,})\b`)
+// chance is where six digits say nothing: a decimal fraction, a UUID, an id of at least 16 hexadecimal digits or 26 of base32, a position
+// in the WAL. A character that a URL writes as %XX is one, and ends a number.
+var chance = regexp.MustCompile(`\b\d+\.\d+` +
+	`|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{16,}\b|\b[A-Z2-7]{26,}\b|\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b` +
+	`|%[0-9A-Fa-f]{2}`)
+
+var digits = regexp.MustCompile(`\d{6,}`)
 
 // names reports whether a line has one of the secrets. c.mu is held.
 func (c *collector) names(line string) bool {
-	for _, m := range digits.FindAllStringSubmatch(line, -1) {
-		if c.secrets[m[1]] {
+	for _, number := range digits.FindAllString(chance.ReplaceAllString(line, " "), -1) {
+		if c.secrets[number] {
 			return true
 		}
 	}

@@ -22,7 +22,15 @@ func TestLeaks(t *testing.T) {
 		{"a code in JSON", `{"code":"285386"}`, true},
 		{"a time like a code", "31.285386ms", false},
 		{"a longer number", "1285386", false},
-		{"an id like a code", "7a285386-b285386c", false},
+		{"a code behind a letter", "code285386", true},
+		{"a code behind an underscore", "code_285386", true},
+		{"a code behind a point", "code.285386", true},
+		{"a code in a URL", "/?code%3D285386%26", true},
+		{"a code in a short word", "a285386b", true},
+		{"a UUID like a code", "7a285386-b285-4386-8c28-285386285386", false},
+		{"a hash like a code", "7a285386b28538c0", false},
+		{"an id of a request like a code", "AB235326CDEFGHIJKLMNOPQRST", false},
+		{"a position like a code", "16/3B285386", false},
 		{"a password", "for plover-xylem 42", true},
 		{"a password within", `{"password":"plover-xylem 42"}`, true},
 		{"one to be quoted", `say "quoted" once`, true},
@@ -35,7 +43,7 @@ func TestLeaks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var log collector
-			log.secret("12345", "285386", "plover-xylem 42", `"quoted"`)
+			log.secret("12345", "285386", "235326", "plover-xylem 42", `"quoted"`)
 			for _, h := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
 				l := slog.New(h)
 				l.Info("before")

@@ -311,13 +311,26 @@ for (const client of ['apollo', 'urql']) {
 
     test('follows a thread over a socket, past the expiry of its token and a lost connection', async (t) => {
       const she = await person(t, client);
+      const seen = []; // what went over sockets, for whoever has to find out why the test failed
       let connections = 0;
       let line;
       let opened;
       await she.context.routeWebSocket(/\/graphql$/, (socket) => {
-        connections++;
+        const number = ++connections;
         line = socket;
-        socket.connectToServer();
+        const there = socket.connectToServer();
+        for (const [name, from, to] of [['page', socket, there], ['server', there, socket]]) {
+          const note = (what) => seen.push(`${new Date().toISOString()} socket ${number}, ${name}: ${what}`);
+          from.onMessage((text) => {
+            const { type, payload } = JSON.parse(text);
+            note(`${type} ${payload?.expiresAt ?? ''}`);
+            to.send(text);
+          });
+          from.onClose((code, reason) => {
+            note(`closes ${code} ${reason}`);
+            to.close({ code, reason });
+          });
+        }
         opened?.();
       });
       const page = await she.tab();
@@ -332,7 +345,7 @@ for (const client of ['apollo', 'urql']) {
       }
       await rename(page, id, 'after the expiry');
       await sees(page, 'after the expiry');
-      assert.equal(connections, 1);
+      assert.equal(connections, 1, seen.join('\n'));
 
       // The next socket is opened with a token that is no good: it is refused, and opened again with a new one.
       await spoil(she, page);
