@@ -832,6 +832,7 @@ func newAudience(t *testing.T, healthy, stuck, threads int, drain time.Duration)
 	a.c = newCluster(t, a.log.keep, func(cfg *Config) {
 		k := &cfg.Server.Sockets
 		k.PerUser, k.WriteBuffer, k.DrainTimeout = 2*(healthy+stuck), 64<<10, drain
+		k.PingInterval = time.Hour // those who never read answer none
 	})
 	a.c.user(t, "ada", "user")
 	me := a.c.on(0).as(a.c.on(0).login(t, "ada").access)

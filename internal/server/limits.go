@@ -75,6 +75,9 @@ type Sockets struct {
 	// DrainTimeout is how long a client may take nothing of what waits for it; then its socket or event stream is closed. It is also how
 	// long a socket may take to send a whole message. Default 30 s.
 	DrainTimeout time.Duration
+	// PingInterval is the time between the server's pings; a socket of which nothing came after two of them is closed. The clients of
+	// web/clients take one for lost on which nothing came for 45 s. Default 20 s.
+	PingInterval time.Duration
 	// MessageSize is the most bytes of a message. Default 64 KiB.
 	MessageSize int
 	// MessageRate is the most messages a second of a socket, and how many may come at once. Default 100.
@@ -92,11 +95,12 @@ type Sockets struct {
 }
 
 func (c Sockets) withDefaults() (Sockets, error) {
-	if c.InitTimeout < 0 || c.DrainTimeout < 0 {
-		return c, errors.New("server: Sockets.InitTimeout and Sockets.DrainTimeout must not be negative")
+	if c.InitTimeout < 0 || c.DrainTimeout < 0 || c.PingInterval < 0 {
+		return c, errors.New("server: Sockets.InitTimeout, Sockets.DrainTimeout and Sockets.PingInterval must not be negative")
 	}
 	c.InitTimeout = cmp.Or(c.InitTimeout, 10*time.Second)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 30*time.Second)
+	c.PingInterval = cmp.Or(c.PingInterval, 20*time.Second)
 	for _, f := range []struct {
 		name    string
 		value   *int

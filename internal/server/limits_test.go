@@ -159,9 +159,9 @@ func TestLimitsAreChecked(t *testing.T) {
 	for range 1000 {
 		require.True(t, free.admit(holder{user: alice}) && free.admit(holder{address: "192.0.2.1"}))
 	}
-	for _, wrong := range []Sockets{{InitTimeout: -1}, {DrainTimeout: -1}} {
+	for _, wrong := range []Sockets{{InitTimeout: -1}, {DrainTimeout: -1}, {PingInterval: -1}} {
 		_, err = New(Deps{Schema: schema}, &Config{Sockets: wrong})
-		require.EqualError(t, err, "server: Sockets.InitTimeout and Sockets.DrainTimeout must not be negative")
+		require.EqualError(t, err, "server: Sockets.InitTimeout, Sockets.DrainTimeout and Sockets.PingInterval must not be negative")
 	}
 	_, err = New(Deps{Schema: schema}, &Config{Origins: []string{"example.com"}})
 	require.ErrorContains(t, err, "Origins")

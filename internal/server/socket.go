@@ -52,8 +52,8 @@ var _ graphqlws.Handler = sockets{}
 func (s *Server) newSockets() (*graphqlws.Server, error) {
 	c := s.cfg.Sockets
 	return graphqlws.New(sockets{s}, &graphqlws.Config{
-		InitTimeout: c.InitTimeout, DrainTimeout: c.DrainTimeout, MessageSize: c.MessageSize, MessageRate: c.MessageRate,
-		Operations: c.Operations, WriteBuffer: c.WriteBuffer,
+		InitTimeout: c.InitTimeout, DrainTimeout: c.DrainTimeout, PingInterval: c.PingInterval,
+		MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
 		TooMany: func(c *graphqlws.Conn) json.RawMessage {
 			return marshal(gqlerror.List{s.present(c.Context(), errTooManyOperations)})
 		},

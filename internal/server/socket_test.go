@@ -273,6 +273,23 @@ func TestClientsThatTakeNothing(t *testing.T) {
 	}
 }
 
+// A client that answers no pings is gone after two.
+func TestPingInterval(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(_ *Deps, c *Config) { c.Sockets.PingInterval = 50 * time.Millisecond })
+	s, _, err := dial(t, listen(t, b).URL, nil)
+	require.NoError(t, err)
+	s.send(message{Type: "connection_init"})
+	require.Equal(t, "connection_ack", s.receive().Type)
+	require.Equal(t, "ping", s.receive().Type)
+	require.Equal(t, "ping", s.receive().Type)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, _, err = s.conn.Read(ctx)
+	require.Error(t, err)
+	require.NoError(t, ctx.Err())
+}
+
 func TestServeDrains(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
