@@ -1041,6 +1041,8 @@ func TestTheLogOfASocket(t *testing.T) {
 	require.Equal(t, "connection_ack", s.receive().Type)
 	require.NoError(t, s.conn.Close(websocket.StatusNormalClosure, ""))
 	require.NoError(t, b.shutdown(t.Context()))
+	// The request ends when its connection is taken over, and is logged beside what goes over the socket.
+	require.Eventually(t, func() bool { return len(b.log.entries(t, "request")) > 0 }, 10*time.Second, time.Millisecond)
 	opened := b.log.entries(t, "request")
 	require.Len(t, opened, 1)
 	require.EqualValues(t, 101, opened[0]["status"])
