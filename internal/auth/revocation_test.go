@@ -157,6 +157,7 @@ func TestRenewalReachesOtherNodes(t *testing.T) {
 			until := <-w.renewed
 			require.False(t, until.Before(before.Add(15*time.Minute)), until)
 			require.False(t, until.After(at("now()").Add(15*time.Minute)), until)
+			require.True(t, b.clock().Truncate(time.Second).Add(15*time.Minute).Equal(*p.ExpiresAt), "as long as the token, by the test's clock")
 		}
 
 		// Near the end of the session the token ends with it, and so it is told.
