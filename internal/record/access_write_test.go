@@ -143,11 +143,14 @@ func TestRemovalStopsAWriter(t *testing.T) {
 	const writers, messages = 8, 25
 	var removed atomic.Bool
 	var asked, accepted, refused atomic.Int32
-	half := make(chan struct{})
+	half, ended := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer wg.Wait()
+	defer cancel()
 	for range writers {
 		wg.Go(func() {
-			for left := messages; left > 0; { // to the removal, and as many after it
+			for left := messages; left > 0 && ctx.Err() == nil; { // to the removal, and as many after it
 				late := removed.Load()
 				if asked.Add(1); late {
 					left--
@@ -156,6 +159,7 @@ func TestRemovalStopsAWriter(t *testing.T) {
 				switch {
 				case err != nil:
 					t.Error(err)
+					return
 				case len(a.Errors) == 0 && late:
 					t.Error("accepted after the removal")
 				case len(a.Errors) == 0:
@@ -164,17 +168,23 @@ func TestRemovalStopsAWriter(t *testing.T) {
 					}
 				case a.Errors[0].code() != "BAD_USER_INPUT":
 					t.Error(a.raw)
+					return
 				default:
 					refused.Add(1)
 				}
 			}
 		})
 	}
-	<-half
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-half:
+	case <-ended:
+		t.FailNow() // each has said why
+	}
 	a := c.by(t, "ada", updateThread, "id", c.ids["shared"], "version", 1, "input", object{"removeMemberIDs": []string{c.ids["member"].String()}})
 	require.Empty(t, a.Errors, a.raw)
 	removed.Store(true)
-	wg.Wait()
+	<-ended
 	require.GreaterOrEqual(t, refused.Load(), int32(writers*messages))
 	require.Equal(t, asked.Load(), accepted.Load()+refused.Load())
 	require.EqualValues(t, accepted.Load(), one[int](t, c.bundle, `SELECT count(*) FROM messages WHERE author_id = $1`, c.ids["member"].UUID))
