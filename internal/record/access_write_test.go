@@ -141,7 +141,7 @@ func TestRemovalStopsAWriter(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
 	const writers, messages = 8, 25
-	var removed atomic.Bool
+	var removing, removed atomic.Bool
 	var asked, accepted, refused atomic.Int32
 	half, ended := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
@@ -166,7 +166,7 @@ func TestRemovalStopsAWriter(t *testing.T) {
 					if accepted.Add(1) == writers*messages/4 {
 						close(half)
 					}
-				case a.Errors[0].code() != "BAD_USER_INPUT":
+				case a.Errors[0].code() != "BAD_USER_INPUT" || !removing.Load():
 					t.Error(a.raw)
 					return
 				default:
@@ -181,6 +181,7 @@ func TestRemovalStopsAWriter(t *testing.T) {
 	case <-ended:
 		t.FailNow() // each has said why
 	}
+	removing.Store(true)
 	a := c.by(t, "ada", updateThread, "id", c.ids["shared"], "version", 1, "input", object{"removeMemberIDs": []string{c.ids["member"].String()}})
 	require.Empty(t, a.Errors, a.raw)
 	removed.Store(true)

@@ -283,13 +283,13 @@ func TestPingInterval(t *testing.T) {
 	require.Equal(t, "connection_ack", s.receive().Type)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	pings := 0 // a third where a busy machine handled connection_init for longer than the interval: that counts as a sign of life
+	pings := 0 // more than two where a busy machine still handled connection_init when one was due: that is a sign of life
 	for {
-		var got message
-		if err = wsjson.Read(ctx, s.conn, &got); err != nil {
+		_, frame, err := s.conn.Read(ctx)
+		if err != nil {
 			break
 		}
-		require.Equal(t, "ping", got.Type)
+		require.JSONEq(t, `{"type": "ping"}`, string(frame))
 		pings++
 	}
 	require.NoError(t, ctx.Err())
