@@ -207,15 +207,12 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	e := &SendError{Kind: m.Kind, Step: step, Err: err}
 	if reply, ok := errors.AsType[*textproto.Error](err); ok {
 		e.Code = reply.Code
-		e.Permanent = reply.Code/100 == 5 && slices.Contains([]string{stepRecipient, stepData, stepContent}, step)
+		aboutTheMail := slices.Contains([]string{stepRecipient, stepData, stepContent}, step)
+		e.Permanent = aboutTheMail && reply.Code/100 == 5 && reply.Code != needsCredentials
 	} else if ctx.Err() != nil {
-		e.Err = fmt.Errorf("%w, %s was all there was", ctx.Err(), s.timeout)
-		if errors.Is(ctx.Err(), context.Canceled) {
-			e.Err = ctx.Err()
-		}
-	}
-	if errors.Is(err, errNeedsUTF8) {
-		e.Permanent = true
+		e.Err = ctx.Err() // and not that the connection was closed because of it
+	} else {
+		e.Permanent = errors.Is(err, errNeedsUTF8)
 	}
 	return e
 }
@@ -270,6 +267,9 @@ const (
 	stepData      = "DATA"
 	stepContent   = "end of DATA"
 )
+
+// needsCredentials is the reply of a server that wants to know first who we are.
+const needsCredentials = 530
 
 // quitTimeout is how long a server may take to say goodbye, of which nothing depends.
 const quitTimeout = time.Second
