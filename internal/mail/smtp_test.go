@@ -538,7 +538,6 @@ func TestSMTPTimeouts(t *testing.T) {
 		<-reached
 
 		ctx, cancel := context.WithCancel(t.Context())
-		context.AfterFunc(ctx, func() {})
 		go func() {
 			<-reached
 			cancel()
