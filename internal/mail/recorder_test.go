@@ -84,7 +84,7 @@ func TestMailboxPage(t *testing.T) {
 	require.Contains(t, get(t, &r, "/mailbox", "text/html").Body.String(), "No mail yet.")
 	nasty := Message{
 		HTML: `<p title="</iframe>">Hi</p><script>alert("h")</script><img src=x onerror=alert(1)>"></iframe>`,
-		To: "ada@example.com", Subject: `<script>alert("s")</script>`, Kind: "<b>kind</b>",
+		To:   "ada@example.com", Subject: `<script>alert("s")</script>`, Kind: "<b>kind</b>",
 		Text: "</pre><script>alert('t')</script>\n\nhttps://godstack.test/verify?token=got_1&x='2\n\n" +
 			"javascript:alert(1) <img src=x onerror=alert(1)> http://x\"onmouseover=alert(1)\n",
 	}
