@@ -82,8 +82,8 @@ var needsLink = map[string]bool{VerifyEmail: true, ResetPassword: true, ChangeEm
 // left out where it has a link in it, so that nobody can have us mail their text to others. Errors: an unknown
 // kind, a Link that is missing or not an absolute http or https URL, no App, and those of [Message.Validate].
 func Compose(kind string, to string, data Data) (Message, error) {
-	t, page := texts.Lookup(kind+".txt"), pages.Lookup(kind+".html")
-	if t == nil || page == nil {
+	t, asHTML := texts.Lookup(kind+".txt"), pages.Lookup(kind+".html")
+	if t == nil || asHTML == nil {
 		return Message{}, fmt.Errorf("compose mail: no kind %q", kind)
 	}
 	if data.App == "" {
@@ -101,7 +101,7 @@ func Compose(kind string, to string, data Data) (Message, error) {
 	}
 	subject, body, _ := strings.Cut(text.String(), "\n\n")
 	var html strings.Builder
-	if err := page.Execute(&html, pageData{data, subject, template.CSS(mailStyle)}); err != nil {
+	if err := asHTML.Execute(&html, pageData{data, subject, template.CSS(mailStyle)}); err != nil {
 		return Message{}, fmt.Errorf("compose mail %s as HTML: %w", kind, err)
 	}
 	m := Message{ID: rand.Text(), To: to, Subject: subject, Text: body, HTML: html.String(), Kind: kind}
