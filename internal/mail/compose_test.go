@@ -127,7 +127,7 @@ func sameInHTML(t *testing.T, m Message) {
 	require.Equal(t, len(m.Links()), strings.Count(body, "<a "))
 	body = regexp.MustCompile(`<a [^>]*>[^<]*</a>|Or copy this address into a browser:`).ReplaceAllString(body, "")
 	body = html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(body, " "))
-	text := regexp.MustCompile(`(When|Address|Program):  ?`).ReplaceAllString(m.Text, "$1")
+	text := regexp.MustCompile(`(When|Address|Program):`).ReplaceAllString(m.Text, "$1")
 	require.Equal(t, strings.Fields(text), strings.Fields(body))
 }
 

@@ -45,7 +45,10 @@ func (e *SendError) Error() string {
 	if e.Step != "" {
 		text += ": " + e.Step
 	}
-	return text + ": " + line(e.Err.Error(), 500) // a reply can have lines
+	if reply, ok := errors.AsType[*textproto.Error](e.Err); ok {
+		return text + ": " + line(fmt.Sprintf("%d %s", reply.Code, reply.Msg), 500) // it can have lines
+	}
+	return text + ": " + e.Err.Error()
 }
 
 // Unwrap returns Err.
