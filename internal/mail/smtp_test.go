@@ -623,12 +623,12 @@ func TestSMTPAtTheEnd(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := scripted(t, func(line string) string {
-				switch {
-				case line == c.line:
+				switch line {
+				case c.line:
 					return c.reply
-				case line == "DATA":
+				case "DATA":
 					return "354 go on"
-				case line == "QUIT":
+				case "QUIT":
 					return "221 bye"
 				}
 				return "250 ok"
