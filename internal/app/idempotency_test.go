@@ -159,3 +159,11 @@ func TestNodesPurgeKeys(t *testing.T) {
 	require.Eventually(t, func() bool { return c.count(t, `idempotency_keys WHERE key = 'old'`) == 0 }, patience, 5*time.Millisecond)
 	require.Equal(t, 1, c.count(t, `idempotency_keys`))
 }
+
+// TestKeysByClients runs what applications use.
+func TestKeysByClients(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.user(t, "ada", "user")
+	runNode(t, "once.test.mjs", "BASE_URL="+c.on(0).url, "TOKEN="+c.on(0).login(t, "ada").access)
+}
