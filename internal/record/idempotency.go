@@ -39,8 +39,8 @@ const (
 		WHERE k.created_at <= now() - interval '24 hours' RETURNING true`
 	readKey  = `SELECT request, data, beside, shown FROM idempotency_keys WHERE user_id = $1 AND key = $2`
 	storeKey = `UPDATE idempotency_keys SET data = $3, beside = $4, shown = $5 WHERE user_id = $1 AND key = $2`
-	purgeKey = `DELETE FROM idempotency_keys WHERE (user_id, key) IN (
-		SELECT user_id, key FROM idempotency_keys WHERE created_at <= now() - interval '24 hours' LIMIT $1 FOR UPDATE SKIP LOCKED)`
+	purgeKey = `DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+		SELECT ctid FROM idempotency_keys WHERE created_at <= now() - interval '24 hours' LIMIT $1 FOR UPDATE SKIP LOCKED))`
 	purgeBatch = 5000 // rows of a statement
 )
 
