@@ -95,6 +95,9 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
 		}},
 		{"accounts' clean-up", c.accounts.RunCleanup},
+		{"idempotency keys' retention", func(ctx context.Context) error {
+			return record.RunKeyRetention(ctx, pool, 0, cfg.Logger)
+		}},
 	}
 	if c.replica != nil {
 		c.services = append(c.services, service{"standby", c.replica.Run})

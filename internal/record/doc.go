@@ -19,6 +19,16 @@
 //   - a deadlock, a serialization failure, or a selection whose statement fails in a transaction is UNAVAILABLE, with the
 //     time to try again, and nothing is written (TestAWriteInTheWayIsUnavailable, TestASelectionThatAbortsTheTransaction).
 //
+// A mutation with an idempotency key
+//
+//   - has one effect, and one answer to all who send it, at once or later, whichever node is asked, and though one is killed before it answers
+//     (TestAKeyHasOneEffect, TestKeysAtOnce, TestDuplicatesWaitForTheFirst, app.TestAKeyOnTwoNodesAtOnce, godstack.TestKilledBeforeTheAnswer);
+//   - is told to try again where nobody knows what became of it (TestDuplicatesThatMayNotWait), and leaves nothing where it failed
+//     (TestAFailureStoresNoKey);
+//   - shows nothing again that may not be read any more (TestReplayedAnswersObeyTheRules);
+//   - is of one request, one user and one day (TestAKeyIsOfOneRequest, TestKeysThatAreRefused, TestKeysExpire, TestPurgeKeys);
+//   - costs those without a key nothing (TestNoKeyCostsNothing, TestStatementsOfWrites).
+//
 // What reads guarantee:
 //
 //   - the number of statements does not depend on the number of records (TestNoStatementForEachRecord), and

@@ -29,6 +29,7 @@ type Operation struct {
 
 var _ interface {
 	graphql.HandlerExtension
+	graphql.OperationContextMutator
 	graphql.ResponseInterceptor
 	graphql.RootFieldInterceptor
 } = Operation{}
@@ -40,9 +41,11 @@ func (Operation) ExtensionName() string { return "RecordOperation" }
 func (Operation) Validate(graphql.ExecutableSchema) error { return nil }
 
 // InterceptResponse runs an operation, or one event of a subscription. A mutation is committed before its
-// answer leaves. Where a root field failed, all is rolled back, and the answer is that field's error.
+// answer leaves. Where a root field failed, all is rolled back, and the answer is that field's error. A mutation with an idempotency key that
+// was committed before is not run again: what was answered then is answered.
 func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
-	op := graphql.GetOperationContext(ctx).Operation
+	oc := graphql.GetOperationContext(ctx)
+	op := oc.Operation
 	if op == nil { // the document was refused
 		return next(ctx)
 	}
@@ -53,7 +56,7 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		}
 		return next(ctx)
 	}
-	switch n, of := o.countAlone(ctx); {
+	switch n, of := o.countAlone(oc); {
 	case n == of:
 		return next(ctx)
 	case n > 0:
@@ -62,6 +65,15 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 	}
 	w := &work{engine: o.Engine, alone: alone}
 	defer w.end(ctx)
+	// What was refused before, as by the limits, comes here for its errors alone.
+	if key, _ := keyOf(oc); key != "" && len(graphql.GetErrors(ctx)) == 0 {
+		return w.once(ctx, key, next)
+	}
+	return w.run(ctx, next)
+}
+
+// run runs the operation and commits it.
+func (w *work) run(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 	resp := next(context.WithValue(ctx, workKey{}, w))
 	if resp == nil {
 		return nil
@@ -74,9 +86,6 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		}
 		return &graphql.Response{Data: []byte("null"), Errors: resp.Errors}
 	}
-	if err := w.commit(ctx); err != nil {
-		return refuse(ctx, err)
-	}
 	for _, err := range resp.Errors {
 		delete(err.Extensions, "retryAfter") // what is committed must not be done again
 	}
@@ -85,6 +94,14 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 			resp.Extensions = map[string]any{}
 		}
 		resp.Extensions["merged"] = w.merged
+	}
+	if w.key != nil {
+		if err := w.store(ctx, resp); err != nil {
+			return refuse(ctx, err)
+		}
+	}
+	if err := w.commit(ctx); err != nil {
+		return refuse(ctx, err)
 	}
 	return resp
 }
@@ -97,8 +114,7 @@ func refuse(ctx context.Context, err error) *graphql.Response {
 }
 
 // countAlone says how many of a mutation's root fields commit on their own, of how many.
-func (o Operation) countAlone(ctx context.Context) (n, of int) {
-	op := graphql.GetOperationContext(ctx)
+func (o Operation) countAlone(op *graphql.OperationContext) (n, of int) {
 	for _, f := range graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Mutation"}) {
 		if f.Name == "__typename" {
 			continue
@@ -149,6 +165,7 @@ type work struct {
 	dirty   bool            // something is written that Committed should be told of
 	failed  ast.PathElement // the root field that failed
 	merged  []Merged        // what the root fields so far have merged
+	key     *keyed          // nil without an idempotency key
 }
 
 type workKey struct{}
@@ -166,15 +183,26 @@ func (g *Engine) reader(ctx context.Context) dialect.ExecQuerier {
 	return g.driver
 }
 
+// begin returns a transaction that names who asks to the change log.
+func (g *Engine) begin(ctx context.Context) *entpgx.Tx {
+	return g.driver.Begin(withActor(ctx), pgx.TxOptions{})
+}
+
+// withActor has statements name who asks to the change log.
+func withActor(ctx context.Context) context.Context {
+	if v, ok := viewer.FromContext(ctx); ok {
+		ctx = entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
+	}
+	return ctx
+}
+
 // write runs f, which writes through the driver it gets. A write that is one statement, in an operation of one
 // root field, goes without BEGIN and COMMIT: statement and actor travel in one pipeline, which is a transaction
 // of its own. Everything else goes into the operation's transaction, or into one made for f.
 //
 // The checks run before and after f, and undo what f wrote by failing.
 func (g *Engine) write(ctx context.Context, oneStatement bool, c checks, f func(context.Context, dialect.Driver) error) error {
-	if v, ok := viewer.FromContext(ctx); ok {
-		ctx = entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
-	}
+	ctx = withActor(ctx)
 	w := workOf(ctx)
 	switch {
 	case w != nil && (w.tx != nil || !w.alone || !oneStatement):

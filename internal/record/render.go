@@ -40,12 +40,19 @@ type renderer struct {
 	sel    ast.SelectionSet // of the field
 	path   ast.Path         // of the field
 	errs   []*gqlerror.Error
+	shown  shown // of an answer that is kept for who sends the same again; else nil
 }
 
 // rendererOf returns the renderer of the field that ctx resolves.
 func (g *Engine) rendererOf(ctx context.Context) *renderer {
 	f := graphql.GetFieldContext(ctx)
-	return &renderer{engine: g, op: graphql.GetOperationContext(ctx), sel: f.Field.Selections, path: f.Path()}
+	x := &renderer{engine: g, op: graphql.GetOperationContext(ctx), sel: f.Field.Selections, path: f.Path()}
+	if x.op.Operation.Operation == ast.Mutation {
+		if w := workOf(ctx); w != nil && w.key != nil {
+			x.shown = w.key.shown
+		}
+	}
+	return x
 }
 
 // Render answers the current field with a record, which who asks may read or has written; nil is null. What is related to it
@@ -57,6 +64,11 @@ func render(ctx context.Context, s *Store, n Node, seen bool) (Raw, error) {
 		return nil, nil
 	}
 	x := s.engine.rendererOf(ctx)
+	if x.shown != nil && !seen {
+		w, key := workOf(ctx), recordKey{entity: s.Prefix}
+		key.id, _ = s.key(n)
+		w.key.written = append(w.key.written, key)
+	}
 	return x.answer(ctx, x.records(ctx, s, []Node{n}, seen, x.sel, func(int) ast.Path { return x.path })[0])
 }
 
@@ -115,6 +127,7 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, seen boo
 		w := &bytes.Buffer{}
 		w.WriteByte('{')
 		valid := true
+		x.shown.add(s, node)
 		for i := range fields {
 			f := &fields[i]
 			writeKey(w, i, f.Alias)
@@ -128,6 +141,9 @@ func (x *renderer) records(ctx context.Context, s *Store, nodes []Node, seen boo
 				if limited[i] && !who.reads(s.Entity, c, node) {
 					w.WriteString("null")
 					continue
+				}
+				if x.shown != nil && c.rule != nil {
+					x.shown.add(s, node, c.Name)
 				}
 				if err := c.write(w, c.value(v)); err != nil {
 					x.fail(below(paths, n, ast.PathName(f.Alias)), f, err)
@@ -247,6 +263,9 @@ func (x *renderer) connections(ctx context.Context, s *Store, pages []*Connectio
 		}
 	}
 	for n, p := range pages {
+		for _, node := range p.Nodes { // cursors tell of them
+			x.shown.add(s, node)
+		}
 		w := &bytes.Buffer{}
 		w.WriteByte('{')
 		for i := range fields {

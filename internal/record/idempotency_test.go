@@ -1,0 +1,600 @@
+package record_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/coder/websocket/wsjson"
+	"github.com/stretchr/testify/require"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"godstack/ent"
+	"godstack/internal/entity"
+	"godstack/internal/logtest"
+	"godstack/internal/record"
+)
+
+const (
+	create     = `mutation($s: String!) { createThread(input: {subject: $s}) { id version subject createdAt owner { name } } }`
+	createMine = `mutation($t: ID!, $s: String!) { createMessage(input: {threadID: $t, body: $s}) { id body thread { subject } } }`
+)
+
+// request is an operation with idempotency keys.
+type request struct {
+	as       string // who sends it, as bundle.post has it
+	header   []string
+	inBody   any
+	document string
+	name     string // of the operation
+	vars     object
+}
+
+func (r request) body() string {
+	m := object{"query": r.document, "variables": r.vars}
+	if r.inBody != nil {
+		m["extensions"] = object{"idempotencyKey": r.inBody}
+	}
+	if r.name != "" {
+		m["operationName"] = r.name
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// send posts a request. Its errors are fit for goroutines.
+func (b *bundle) send(r request) (a answer, err error) {
+	req, err := http.NewRequest(http.MethodPost, b.url, strings.NewReader(r.body()))
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if r.header != nil {
+		req.Header["Idempotency-Key"] = r.header
+	}
+	if r.as != "" {
+		req.Header.Set(viewerHeader, r.as)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return a, err
+	}
+	a.Status, a.raw = resp.StatusCode, string(raw)
+	return a, json.Unmarshal(raw, &a)
+}
+
+// sent is send for tests, where no error is expected.
+func (b *bundle) sent(t testing.TB, r request) answer {
+	t.Helper()
+	a, err := b.send(r)
+	require.NoError(t, err)
+	require.Empty(t, a.Errors, a.raw)
+	return a
+}
+
+// unsent is send where one error is expected, and no data.
+func (b *bundle) unsent(t testing.TB, code string, r request) answer {
+	t.Helper()
+	a, err := b.send(r)
+	require.NoError(t, err)
+	require.Len(t, a.Errors, 1, a.raw)
+	require.Contains(t, []string{"", "null"}, string(a.Data), a.raw)
+	require.Equal(t, code, a.Errors[0].code(), a.raw)
+	return a
+}
+
+// extensions are those of an answer.
+func (a answer) extensions(t testing.TB) (e struct {
+	Replayed bool
+	Merged   json.RawMessage
+}) {
+	t.Helper()
+	var r struct{ Extensions json.RawMessage }
+	require.NoError(t, json.Unmarshal([]byte(a.raw), &r))
+	if r.Extensions != nil {
+		require.NoError(t, json.Unmarshal(r.Extensions, &e))
+	}
+	return e
+}
+
+// requireReplayed compares an answer with the one before.
+func requireReplayed(t testing.TB, before, a answer) {
+	t.Helper()
+	require.True(t, a.extensions(t).Replayed, a.raw)
+	require.Equal(t, string(before.Data), string(a.Data))
+}
+
+func (b *bundle) keys(t testing.TB) int {
+	return one[int](t, b, `SELECT count(*) FROM idempotency_keys`)
+}
+
+func TestAKeyHasOneEffect(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bob := b.user(t, "bob")
+	first := b.sent(t, request{header: []string{"k"}, document: create, vars: object{"s": "<one> & ü"}})
+	require.False(t, first.extensions(t).Replayed)
+	for _, r := range []request{{header: []string{"k"}}, {inBody: "k"}, {header: []string{"k"}, inBody: "k"}, {header: []string{"k", "k"}}} {
+		r.document, r.vars = create, object{"s": "<one> & ü"}
+		requireReplayed(t, first, b.sent(t, r))
+	}
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM changes WHERE entity = 'thread' AND actor = $1`, b.ada.UUID.String()))
+
+	// Keys are of who sends them, and each has an effect.
+	for _, r := range []request{{as: bob.UUID.String(), header: []string{"k"}}, {header: []string{"K"}}, {header: []string{strings.Repeat("~", 255)}}} {
+		r.document, r.vars = create, object{"s": "<one> & ü"}
+		require.False(t, b.sent(t, r).extensions(t).Replayed)
+	}
+	require.Equal(t, 4, one[int](t, b, `SELECT count(*) FROM threads`))
+
+	// An update that came a second time would conflict, a delete would find nothing.
+	id := first.text(t, "createThread.id")
+	update := request{header: []string{"u"}, document: updateThread, vars: object{"id": id, "version": 1, "input": object{"subject": "two"}}}
+	requireReplayed(t, b.sent(t, update), b.sent(t, update))
+	b.ok(t, updateThread, "id", id, "version", 2, "input", object{"subject": "three"})
+	again := b.sent(t, update)
+	require.Equal(t, "two", again.text(t, "updateThread.subject"), "as it was then")
+	remove := request{header: []string{"d"}, document: deleteThread, vars: object{"id": id, "version": 3}}
+	requireReplayed(t, b.sent(t, remove), b.sent(t, remove))
+
+	// What it merged with is said again.
+	x := b.thread(t, "x")
+	b.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, x.UUID, bob.UUID)
+	merge := request{header: []string{"m"}, vars: object{"id": x.String()},
+		document: `mutation($id: ID!) { updateThread(id: $id, expectedVersion: 1, onConflict: MERGE, input: {subject: "y"}) { version } }`}
+	first = b.sent(t, merge)
+	again = b.sent(t, merge)
+	requireReplayed(t, first, again)
+	require.JSONEq(t, string(first.extensions(t).Merged), string(again.extensions(t).Merged))
+	require.Contains(t, string(first.extensions(t).Merged), `"owner"`)
+}
+
+// All fields of an operation are one effect, and what went wrong in their selection is answered again under the id of who asks again.
+func TestAKeyOfSeveralFields(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := request{header: []string{"k"}, document: `mutation {
+		a: createThread(input: {subject: "a"}) { id version owner { id ownedThreads(first: -1) { totalCount } } }
+		b: createThread(input: {subject: "b"}) { id owner { ownedThreads { totalCount edges { node { subject } } } } } }`}
+	first, err := b.send(r)
+	require.NoError(t, err)
+	require.Len(t, first.Errors, 1, first.raw)
+	require.Equal(t, 2, first.number(t, "b.owner.ownedThreads.totalCount"))
+	again, err := b.send(r)
+	require.NoError(t, err)
+	requireReplayed(t, first, again)
+	require.Len(t, again.Errors, 1, again.raw)
+	require.Equal(t, "a.owner.ownedThreads", again.Errors[0].path())
+	require.NotEqual(t, first.Errors[0].Extensions["requestId"], again.Errors[0].Extensions["requestId"])
+	delete(first.Errors[0].Extensions, "requestId")
+	delete(again.Errors[0].Extensions, "requestId")
+	require.Equal(t, first.Errors, again.Errors)
+	require.Equal(t, 2, one[int](t, b, `SELECT count(*) FROM threads`))
+}
+
+func TestAKeyIsOfOneRequest(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const two = `mutation A($s: String = "x", $t: String = "y") { createThread(input: {subject: $s}) { owner { ownedThreads(where: {subject: $t}) { totalCount } } } }
+		mutation B($s: String = "x", $t: String = "y") { createThread(input: {subject: $s}) { owner { ownedThreads(where: {subject: $t}) { totalCount } } } }`
+	first := b.sent(t, request{inBody: "k", document: two, name: "A", vars: object{"s": "x"}})
+	requireReplayed(t, first, b.sent(t, request{inBody: "k", document: two, name: "A", vars: object{}}))
+	requireReplayed(t, first, b.sent(t, request{inBody: "k", document: two, name: "A", vars: object{"t": "y", "s": "x"}}))
+	for _, other := range []request{
+		{document: two, name: "B", vars: object{"s": "x"}},
+		{document: two, name: "A", vars: object{"s": "z"}},
+		{document: two, name: "A", vars: object{"s": "x", "t": "z"}},
+		{document: two + " ", name: "A", vars: object{"s": "x"}},
+	} {
+		other.inBody = "k"
+		a := b.unsent(t, "BAD_USER_INPUT", other)
+		require.Equal(t, "this idempotency key was sent before with another document, operation name or variables", a.Errors[0].Message)
+		require.False(t, a.extensions(t).Replayed)
+	}
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
+
+	// The name need not be said where there is one operation.
+	const single = `mutation C { createThread(input: {subject: "c"}) { subject } }`
+	requireReplayed(t, b.sent(t, request{inBody: "c", document: single}), b.sent(t, request{inBody: "c", document: single, name: "C"}))
+}
+
+func TestKeysThatAreRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(o *options) { o.alone = []string{"createUser"} })
+	const (
+		malformed = "an idempotency key has 1 to 255 visible ASCII characters"
+		user      = `createUser(input: {email: "bob@example.com", username: "bob", name: "Bob"}) { id }`
+	)
+	thread := request{document: create, vars: object{"s": "x"}}
+	with := func(r request, inBody any, header ...string) request {
+		r.inBody, r.header = inBody, header
+		return r
+	}
+	for name, c := range map[string]struct {
+		request
+		says string
+	}{
+		"empty header":    {with(thread, nil, ""), malformed},
+		"empty":           {with(thread, ""), malformed},
+		"a space":         {with(thread, "a b"), malformed},
+		"a control":       {with(thread, "a\x7f"), malformed},
+		"not ASCII":       {with(thread, nil, "\xe9"), malformed},
+		"long":            {with(thread, strings.Repeat("k", 256)), malformed},
+		"a number":        {with(thread, 7), "extensions.idempotencyKey is not a string"},
+		"header and body": {with(thread, "k", "K"), "the operation has several idempotency keys, by the header Idempotency-Key or extensions.idempotencyKey, and they differ"},
+		"two headers":     {with(thread, nil, "k", "K"), "the operation has several idempotency keys, by the header Idempotency-Key or extensions.idempotencyKey, and they differ"},
+		"a query":         {with(request{document: `{ threads { totalCount } }`}, "k"), "an idempotency key is for mutations, and this is a query"},
+		"an account":      {with(request{document: `mutation { ` + user + ` }`}, "k"), "an idempotency key is for mutations of records: fields that sign in or manage an account take none"},
+		"nobody":          {with(request{as: "-", document: create, vars: object{"s": "x"}}, "k"), "an idempotency key is of who is signed in, and nobody is"},
+	} {
+		a := b.unsent(t, "BAD_USER_INPUT", c.request)
+		require.Equal(t, c.says, a.Errors[0].Message, name)
+		require.Equal(t, []any{"idempotencyKey"}, a.Errors[0].Extensions["fields"], name)
+	}
+	b.unsent(t, "BAD_USER_INPUT", with(request{document: `mutation { createThread(input: {subject: "x"}) { id } ` + user + ` }`}, "k"))
+	s := b.connect(t)
+	for id, document := range map[string]string{"1": `subscription { threadsChanged { kind } }`, "2": `{ threads { totalCount } }`} {
+		require.NoError(t, wsjson.Write(s.ctx, s.conn, message{ID: id, Type: "subscribe", Payload: json.RawMessage(request{inBody: "k", document: document}.body())}))
+		m, err := s.receive()
+		require.NoError(t, err)
+		require.Equal(t, "error", m.Type, string(m.Payload))
+		require.Equal(t, "BAD_USER_INPUT", m.answer(t).Errors[0].code())
+		require.Contains(t, m.answer(t).Errors[0].Message, "an idempotency key is for mutations, and this is a "+map[string]string{"1": "subscription", "2": "query"}[id])
+	}
+	require.Zero(t, one[int](t, b, `SELECT count(*) FROM threads`))
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM users`))
+	require.Zero(t, b.keys(t))
+
+	// None is meant by null. One that is refused for something else is not used up.
+	for range 2 {
+		require.False(t, b.sent(t, with(thread, json.RawMessage("null"))).extensions(t).Replayed)
+	}
+	b.unsent(t, "TOO_COMPLEX", with(request{document: `mutation { createThread(input: {subject: "x"}) { owner { ownedThreads(first: 100000000) { edges { node { id } } } } } }`}, "k"))
+	require.Zero(t, b.keys(t))
+}
+
+// What fails leaves its key free.
+func TestAFailureStoresNoKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.sql(t, `ALTER TABLE threads ADD CONSTRAINT one_subject UNIQUE (subject) DEFERRABLE INITIALLY DEFERRED`)
+	x := b.thread(t, "x")
+	b.thread(t, "y")
+	update := func(version int, subject string) request {
+		return request{header: []string{"k"}, document: updateThread, vars: object{"id": x.String(), "version": version, "input": object{"subject": subject}}}
+	}
+	b.unsent(t, "CONFLICT", update(7, "z"))
+	b.unsent(t, "BAD_USER_INPUT", update(1, ""))
+	b.unsent(t, "ALREADY_EXISTS", update(1, "y")) // at COMMIT
+	b.unsent(t, "NOT_FOUND", request{header: []string{"k"}, document: `mutation { a: createThread(input: {subject: "a"}) { id }
+		b: deleteThread(id: "` + entity.NewID().String() + `", expectedVersion: 1) { version } }`})
+	require.Zero(t, b.keys(t))
+	require.Equal(t, 2, one[int](t, b, `SELECT count(*) FROM threads`))
+	require.False(t, b.sent(t, update(1, "z")).extensions(t).Replayed)
+	require.True(t, b.sent(t, update(1, "z")).extensions(t).Replayed)
+}
+
+// queued waits until so many statements wait for locks.
+func (b *bundle) queued(t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return one[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == n
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// goSend sends a request and tells what came of it.
+func (b *bundle) goSend(t *testing.T, r request) <-chan answer {
+	t.Helper()
+	answered := make(chan answer, 1)
+	go func() {
+		a, err := b.send(r)
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- a
+	}()
+	return answered
+}
+
+// Who sends a key again while the first is under way waits for it. Where the first fails, as its connection is lost, the next does it.
+func TestDuplicatesWaitForTheFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	x := b.thread(t, "x")
+	other := b.other(t)
+	_, err := other.Exec(t.Context(), `UPDATE threads SET subject = 'other' WHERE id = $1`, x.UUID)
+	require.NoError(t, err)
+	r := request{header: []string{"k"}, document: updateThread, vars: object{"id": x.String(), "version": 1, "input": object{"subject": "new"}}}
+	first := b.goSend(t, r)
+	b.queued(t, 1)
+	pid := one[int](t, b, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+	second := b.goSend(t, r)
+	b.queued(t, 2)
+	third := b.goSend(t, r)
+	b.queued(t, 3)
+	b.sql(t, `SELECT pg_terminate_backend($1)`, pid)
+	lost := <-first
+	require.Len(t, lost.Errors, 1, lost.raw)
+	require.Equal(t, "UNAVAILABLE", lost.Errors[0].code(), lost.raw)
+	require.EqualValues(t, 1, lost.Errors[0].Extensions["retryAfter"], "with a key it is safe to try again whatever became of it")
+	b.queued(t, 2)
+	require.NoError(t, other.Rollback(t.Context()))
+	done, told := <-second, <-third
+	require.Empty(t, done.Errors, done.raw)
+	require.Empty(t, told.Errors, told.raw)
+	require.Equal(t, string(done.Data), string(told.Data))
+	require.NotEqual(t, done.extensions(t).Replayed, told.extensions(t).Replayed, "one of them did it")
+	require.Equal(t, 2, b.version(t, x))
+	requireReplayed(t, done, b.sent(t, r))
+}
+
+// Who does not get to wait to the end is told to try again, and nothing happens twice.
+func TestDuplicatesThatMayNotWait(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, setting, value string
+		commits              bool // the first, before the second gives up
+	}{
+		{"lock timeout", "lock_timeout", "300", false},
+		{"statement timeout", "statement_timeout", "300", false},
+		{"serialization failure", "default_transaction_isolation", `"repeatable read"`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.sql(t, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = %s', current_database()); END $$`, c.setting, c.value))
+			b.Reset()
+			r := request{header: []string{"k"}, document: create, vars: object{"s": "x"}}
+			// Somebody else has the key, and stores an answer.
+			other := b.other(t)
+			_, err := other.Exec(t.Context(), `SET LOCAL lock_timeout = 0`)
+			require.NoError(t, err)
+			_, err = other.Exec(t.Context(), `INSERT INTO idempotency_keys (user_id, key, request) VALUES ($1, 'k', '')`, b.ada.UUID)
+			require.NoError(t, err)
+			answered := b.goSend(t, r)
+			if c.commits {
+				b.queued(t, 1)
+				require.NoError(t, other.Commit(t.Context()))
+			}
+			a := <-answered
+			require.Len(t, a.Errors, 1, a.raw)
+			require.Equal(t, "UNAVAILABLE", a.Errors[0].code(), a.raw)
+			require.NotEmpty(t, a.Errors[0].Extensions["retryAfter"])
+			b.sql(t, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I RESET %s', current_database()); END $$`, c.setting))
+			b.Reset()
+			if !c.commits {
+				require.NoError(t, other.Rollback(t.Context()))
+				b.sent(t, r)
+				require.True(t, b.sent(t, r).extensions(t).Replayed)
+			} else {
+				b.unsent(t, "BAD_USER_INPUT", r)
+			}
+			require.Equal(t, map[bool]int{true: 0, false: 1}[c.commits], one[int](t, b, `SELECT count(*) FROM threads`))
+		})
+	}
+}
+
+func TestKeysAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const n = 30
+	answers := make([]answer, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			var err error
+			if answers[i], err = b.send(request{header: []string{"k"}, document: create, vars: object{"s": "x"}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	replayed := 0
+	for _, a := range answers {
+		require.Empty(t, a.Errors, a.raw)
+		require.Equal(t, string(answers[0].Data), string(a.Data))
+		if a.extensions(t).Replayed {
+			replayed++
+		}
+	}
+	require.Equal(t, n-1, replayed)
+	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
+}
+
+// A replayed answer shows nothing that its viewer may not read any more: it says that it was done.
+func TestReplayedAnswersObeyTheRules(t *testing.T) {
+	t.Parallel()
+	c := newCast(t)
+	refused := func(r request, secret string) {
+		t.Helper()
+		a := c.unsent(t, "NOT_FOUND", r)
+		require.True(t, a.extensions(t).Replayed, a.raw)
+		require.NotContains(t, a.raw, secret)
+	}
+
+	// The record itself: the author is put out of the thread, and comes back.
+	said := request{as: c.who("author"), header: []string{"k"}, document: createMine, vars: object{"t": c.ids["shared"].String(), "s": "treasure"}}
+	first := c.sent(t, said)
+	c.sql(t, `DELETE FROM thread_members WHERE user_id = $1`, c.ids["author"].UUID)
+	refused(said, "treasure")
+	c.sql(t, `INSERT INTO thread_members (thread_id, user_id) VALUES ($1, $2)`, c.ids["shared"].UUID, c.ids["author"].UUID)
+	requireReplayed(t, first, c.sent(t, said))
+
+	// A related record alone: bob's update of himself shows threads.
+	seen := request{as: c.who("member"), header: []string{"k"}, vars: object{"id": c.ids["member"].String()},
+		document: `mutation($id: ID!) { updateUser(id: $id, expectedVersion: 1, input: {name: "New"}) { name threads { edges { node { subject } } } } }`}
+	first = c.sent(t, seen)
+	require.Contains(t, first.raw, "shared")
+	c.sql(t, `DELETE FROM thread_members WHERE user_id = $1`, c.ids["member"].UUID)
+	refused(seen, "shared")
+	c.sql(t, `INSERT INTO thread_members (thread_id, user_id) VALUES ($1, $2)`, c.ids["shared"].UUID, c.ids["member"].UUID)
+	requireReplayed(t, first, c.sent(t, seen))
+
+	// A field that not everybody reads.
+	made := request{as: c.who("admin"), header: []string{"k"}, document: `mutation {
+		createUser(input: {email: "treasure@example.com", username: "new", name: "New"}) { name address: email } }`}
+	first = c.sent(t, made)
+	require.Contains(t, first.raw, "treasure")
+	made.as = c.ids["admin"].UUID.String() // whose role is taken away
+	refused(made, "treasure")
+	made.as = c.who("admin")
+	requireReplayed(t, first, c.sent(t, made))
+
+	// What only a cursor tells of.
+	listed := request{header: []string{"k"}, vars: object{"t": c.ids["shared"].String(), "s": "x"},
+		document: `mutation($t: ID!, $s: String!) { createMessage(input: {threadID: $t, body: $s}) { thread { messages(first: 1) { pageInfo { endCursor } } } } }`}
+	first = c.sent(t, listed)
+	requireReplayed(t, first, c.sent(t, listed))
+	c.sql(t, `DELETE FROM messages WHERE id = $1`, c.ids["words"].UUID)
+	refused(listed, first.text(t, "createMessage.thread.messages.pageInfo.endCursor"))
+
+	// What is gone. A receipt shows nothing that can be gone.
+	remove := request{as: c.who("author"), header: []string{"d"}, vars: object{"id": c.newest(t, "author")},
+		document: `mutation($id: ID!) { deleteMessage(id: $id, expectedVersion: 1) { deletedId version } }`}
+	first = c.sent(t, remove)
+	refused(said, "treasure")
+	requireReplayed(t, first, c.sent(t, remove))
+}
+
+// newest is the id of somebody's newest message.
+func (c *cast) newest(t testing.TB, author string) string {
+	t.Helper()
+	return one[string](t, c.bundle, `SELECT id::text FROM messages WHERE author_id = $1 ORDER BY created_at DESC LIMIT 1`, c.ids[author].UUID)
+}
+
+// Who has written what they may not read is answered with it, and is so again.
+func TestReplayOfWhatOneHasWritten(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withRules, func(o *options) {
+		o.change = func(s *ent.Stores) { s.Thread.Access.Read = entity.Has("members") }
+	})
+	r := request{header: []string{"k"}, document: create, vars: object{"s": "dropped"}}
+	first := b.sent(t, r)
+	require.JSONEq(t, `{"thread": null}`, string(b.ok(t, `query($id: ID!) { thread(id: $id) { id } }`, "id", first.text(t, "createThread.id")).Data))
+	requireReplayed(t, first, b.sent(t, r))
+}
+
+// A key is good for a day, by the database's clock.
+func TestKeysExpire(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := request{header: []string{"k"}, document: create, vars: object{"s": "x"}}
+	first := b.sent(t, r)
+	age := func(by string) {
+		t.Helper()
+		b.sql(t, `UPDATE idempotency_keys SET created_at = now() - $1::interval`, by)
+	}
+	age("23 hours 59 minutes")
+	requireReplayed(t, first, b.sent(t, r))
+	age("24 hours")
+	second := b.sent(t, r)
+	require.False(t, second.extensions(t).Replayed)
+	require.NotEqual(t, first.text(t, "createThread.id"), second.text(t, "createThread.id"))
+	requireReplayed(t, second, b.sent(t, r))
+	age("25 hours")
+	r.vars = object{"s": "y"}
+	require.False(t, b.sent(t, r).extensions(t).Replayed, "it may be used for something else")
+	require.Equal(t, 3, one[int](t, b, `SELECT count(*) FROM threads`))
+	require.Equal(t, 1, b.keys(t))
+
+	// A failure leaves the expired one, which is as good as none.
+	age("25 hours")
+	b.unsent(t, "BAD_USER_INPUT", request{header: []string{"k"}, document: create, vars: object{"s": ""}})
+	require.False(t, b.sent(t, r).extensions(t).Replayed)
+}
+
+func TestPurgeKeys(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const old = 12_000
+	b.sql(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at)
+		SELECT gen_random_uuid(), 'k' || n, '', now() - interval '24 hours 1 second' FROM generate_series(1, $1) n`, old)
+	b.sql(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at) VALUES (gen_random_uuid(), 'k', '', now() - interval '23 hours 59 minutes')`)
+	// One that is in use is left for the next time, and waited for by nobody.
+	other := b.other(t)
+	_, err := other.Exec(t.Context(), `SELECT FROM idempotency_keys WHERE key = 'k7' FOR UPDATE`)
+	require.NoError(t, err)
+	removed, err := record.PurgeKeys(t.Context(), b)
+	require.NoError(t, err)
+	require.Equal(t, old-1, removed)
+	require.NoError(t, other.Rollback(t.Context()))
+	removed, err = record.PurgeKeys(t.Context(), b)
+	require.NoError(t, err)
+	require.Equal(t, 1, removed)
+	require.Equal(t, "k", one[string](t, b, `SELECT key FROM idempotency_keys`))
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = record.PurgeKeys(ended, b)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "purge idempotency keys: ")
+}
+
+func TestRunKeyRetention(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	background(t, func(ctx context.Context) error {
+		return record.RunKeyRetention(ctx, b, time.Millisecond, slog.New(slog.NewTextHandler(logtest.Writer(), nil)))
+	})
+	for range 2 {
+		b.sql(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at) VALUES (gen_random_uuid(), 'k', '', now() - interval '2 days')`)
+		require.Eventually(t, func() bool { return b.keys(t) == 0 }, 10*time.Second, 5*time.Millisecond)
+	}
+}
+
+// Without a key nothing is allocated for it, nor sent to the database: TestStatements and TestStatementsOfWrites have the statements.
+//
+//nolint:paralleltest // it counts the allocations of the process
+func TestNoKeyCostsNothing(t *testing.T) {
+	op := record.Operation{Alone: []string{"login"}}
+	oc := &graphql.OperationContext{
+		Operation:  &ast.OperationDefinition{Operation: ast.Mutation},
+		Headers:    http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer x"}},
+		Extensions: map[string]any{"persistedQuery": map[string]any{}},
+	}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if op.MutateOperationContext(t.Context(), oc) != nil {
+			t.Error("refused")
+		}
+	}))
+}
+
+// With a key an operation is a transaction with two statements more to keep the answer, and one to see what it shows.
+func TestStatementsOfKeys(t *testing.T) {
+	t.Parallel()
+	b := setup(t, oneConnection)
+	x := b.thread(t, "x")
+	count := func(r request) (texts []string) {
+		t.Helper()
+		b.trace.reset()
+		b.sent(t, r)
+		pipelines, _ := b.trace.statements()
+		for _, p := range pipelines {
+			for _, text := range p {
+				texts = append(texts, strings.ToLower(strings.Join(strings.Fields(strings.ReplaceAll(text, `"`, "") + " .")[:2], " ")))
+			}
+		}
+		return texts
+	}
+	r := request{header: []string{"k"}, document: updateThread, vars: object{"id": x.String(), "version": 1, "input": object{"subject": "y"}}}
+	r.document = `mutation($id: ID!, $version: Int!, $input: UpdateThreadInput!) { updateThread(id: $id, expectedVersion: $version, input: $input) { version } }`
+	require.Equal(t, []string{"begin .", "select set_config($1,", "insert into", "update threads", "select t.id,", "update idempotency_keys", "commit ."}, count(r))
+	require.Equal(t, []string{"begin .", "select set_config($1,", "insert into", "select request,", "rollback .", "select t.id,"}, count(r))
+}
