@@ -76,7 +76,9 @@ func (s statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.T
 }
 
 // TraceQueryEnd ends it.
-func (statements) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) { end(ctx, data.Err) }
+func (statements) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	end(ctx, data.Err)
+}
 
 // TraceBatchStart begins the span of statements that are sent together.
 func (s statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
@@ -98,7 +100,9 @@ func (s statements) TraceBatchQuery(ctx context.Context, _ *pgx.Conn, data pgx.T
 }
 
 // TraceBatchEnd ends the span.
-func (statements) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) { end(ctx, data.Err) }
+func (statements) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	end(ctx, data.Err)
+}
 
 // verb is the first word of a statement.
 func verb(sql string) string {
@@ -112,4 +116,6 @@ func verb(sql string) string {
 	return strings.ToUpper(sql)
 }
 
-func shortened(sql string) string { return strings.ToValidUTF8(sql[:min(len(sql), longestStatement)], "") }
+func shortened(sql string) string {
+	return strings.ToValidUTF8(sql[:min(len(sql), longestStatement)], "")
+}
