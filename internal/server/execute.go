@@ -124,6 +124,7 @@ func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationCont
 		o.end(false)
 		return
 	}
+	o.begun = time.Now()
 	for {
 		resp := next(ctx)
 		switch {

@@ -18,6 +18,7 @@ type observed struct {
 	ctx    context.Context
 	op     *graphql.OperationContext
 	span   telemetry.Span
+	begun  time.Time // of a subscription that is pulled, whose first event tells whether it was refused, and may take its time
 	ended  bool
 }
 
@@ -34,7 +35,10 @@ func (o *observed) end(failed bool) {
 	}
 	o.ended = true
 	s, kind := o.server, string(o.op.Operation.Operation)
-	took := time.Since(o.op.Stats.OperationStart)
+	if o.begun.IsZero() {
+		o.begun = time.Now()
+	}
+	took := o.begun.Sub(o.op.Stats.OperationStart)
 	s.deps.Metrics.Operation(kind, o.op.Operation.Name, took, failed)
 	s.logOperation(o, took, failed)
 	if v, ok := viewer.FromContext(o.ctx); ok {
