@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -161,7 +162,8 @@ func TestExpressionsAreChecked(t *testing.T) {
 	for _, bad := range []string{
 		``, `1`, `godstack_z`, `rate(godstack_x[5m])`, `rate(godstack_x_total[5m]`, `rate(godstack_x_total[5m]))`, `rate(godstack_x_total[5)m]`,
 		`ratio(godstack_x_total[5m])`, `godstack_x_total{kind="A"}`, `sum by (kind) (godstack_x_total)`, `godstack_x_total{code="A}`,
-		`godstack_x_total{code=A}`, `godstack_x_total code`,
+		`godstack_x_total{code=A}`, `godstack_x_total code`, `godstack_x_total godstack_x_total`,
+		`godstack_x_total (godstack_x_total)`, `rate godstack_x_total`,
 	} {
 		require.Error(t, n.check(bad), bad)
 	}
@@ -176,7 +178,8 @@ var (
 	promOffset  = regexp.MustCompile(`\boffset\s+\d+[smhd]\b`)
 	promWord    = regexp.MustCompile(`[a-zA-Z_:][\w:]*\s*\(?`)
 	promNumber  = regexp.MustCompile(`\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b`)
-	promRest    = regexp.MustCompile(`^[\s()+\-*/%^<>=!,]*$`)
+	promRest    = regexp.MustCompile(`^[\sM()+\-*/%^<>=!,]*$`)
+	promSide    = regexp.MustCompile(`[M)]\s*[M(]`)
 )
 
 // check returns what is wrong with an expression of PromQL: brackets, functions, metrics that there are not, labels that they have not.
@@ -200,29 +203,29 @@ func (n node) check(expression string) error {
 	for _, re := range []*regexp.Regexp{promSet, promGroup, promRange, promOffset, promNumber} {
 		text = re.ReplaceAllString(text, " ")
 	}
-	metrics, before := map[string]bool{}, ""
-	for _, w := range promWord.FindAllString(text, -1) {
+	var unknown error
+	metrics := map[string]bool{}
+	rest := promWord.ReplaceAllStringFunc(text, func(w string) string { // of words, brackets and operators are left, and M for a metric
 		name := strings.TrimRight(w, " \t\n(")
 		switch {
-		case slices.Contains([]string{"and", "or", "unless", "bool"}, name):
-			before = ""
-			continue
-		case slices.Contains([]string{
-			"sum", "min", "max", "avg", "topk", "rate", "increase", "histogram_quantile", "scalar",
-		}, name):
-		case strings.HasSuffix(w, "("):
-			return fmt.Errorf("%s is no function that is known here", name)
+		case slices.Contains([]string{"and", "or", "unless"}, name):
+			return "+" + w[len(name):]
+		case slices.Contains([]string{"sum", "min", "max", "avg", "topk", "rate", "increase", "histogram_quantile", "scalar"}, name) &&
+			strings.HasSuffix(w, "("):
+			return "("
 		case n[name] == nil:
-			return fmt.Errorf("there is no metric %s", name)
-		case before != "":
-			return fmt.Errorf("%s follows %s", name, before)
-		default:
-			metrics[name] = true
+			unknown = fmt.Errorf("there is neither a metric nor a function %s", name)
 		}
-		before = ""
-	}
-	if len(metrics) == 0 {
-		return fmt.Errorf("no metric is asked for")
+		metrics[name] = true
+		return "M" + w[len(name):]
+	})
+	switch {
+	case unknown != nil:
+		return unknown
+	case len(metrics) == 0:
+		return errors.New("no metric is asked for")
+	case promSide.MatchString(rest):
+		return errors.New("there is no operator between")
 	}
 	for l := range labels {
 		known := l == "instance" || l == "job" // of Prometheus
@@ -233,12 +236,6 @@ func (n node) check(expression string) error {
 			return fmt.Errorf("none of %s has a label %s", slices.Sorted(maps.Keys(metrics)), l)
 		}
 	}
-	rest := promWord.ReplaceAllStringFunc(text, func(w string) string {
-		if strings.HasSuffix(w, "(") {
-			return "("
-		}
-		return ""
-	})
 	if !promRest.MatchString(rest) {
 		return fmt.Errorf("%q is left", strings.TrimSpace(rest))
 	}
@@ -255,7 +252,7 @@ func (n node) check(expression string) error {
 		}
 	}
 	if depth != 0 {
-		return fmt.Errorf("the brackets do not match")
+		return errors.New("the brackets do not match")
 	}
 	return nil
 }
