@@ -143,7 +143,7 @@ func TestTheLogOfOperations(t *testing.T) {
 	require.NoError(t, err)
 	s.send(message{Type: "connection_init"})
 	require.Equal(t, "connection_ack", s.receive().Type)
-	payload, err := json.Marshal(map[string]any{"query": `query Named($t: Time) { at(time: $t) }`, "variables": map[string]any{"t": "hidden"}})
+	payload, err := json.Marshal(map[string]any{"query": `query Named($i: ID!) { thread(id: $i) { id } }`, "variables": map[string]any{"i": "hidden"}})
 	require.NoError(t, err)
 	s.send(message{ID: "1", Type: "subscribe", Payload: payload})
 	require.Equal(t, "next", s.receive().Type)

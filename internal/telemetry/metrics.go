@@ -154,7 +154,7 @@ func (m *Metrics) operation(of operation) *counted {
 	}
 	m.mu.RLock()
 	c, full := m.operations[of], m.names >= MostNames
-	if c == nil && full {
+	if c == nil && full && of.name != anonymous {
 		of.name = other
 		c = m.operations[of]
 	}
