@@ -118,9 +118,6 @@ func truth(b bool) float64 {
 // readyTimeout bounds how long a scrape waits for what it asks.
 const readyTimeout = 2 * time.Second
 
-// longestProfile bounds an answer: a profile, or a trace, of so many seconds at most.
-const longestProfile = 5 * time.Minute
-
 // handler has profiles beside the metrics: they are for the same people.
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
@@ -136,7 +133,7 @@ func (m *metrics) handler() http.Handler {
 
 // serve answers until ctx is done.
 func (m *metrics) serve(ctx context.Context) error {
-	s := &http.Server{Handler: m.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: longestProfile}
+	s := &http.Server{Handler: m.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second} // profiles lengthen it
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	if err := s.Serve(m.ln); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics: %w", err)
