@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"godstack/internal/auth"
+	"godstack/internal/job"
 	"godstack/internal/mail"
 	"godstack/internal/ratelimit"
 	"godstack/internal/record"
@@ -25,7 +26,7 @@ const tokenAudience = "godstack"
 // accounts is what signs people in, with the parts that it stands on.
 type accounts struct {
 	*auth.Service
-	mail   *mail.Recorder
+	mail   *mail.Recorder // takes what jobs send
 	counts ratelimit.Store
 	limit  server.LimitFunc // nil where there is no limit
 	redis  rueidis.Client   // nil without a RedisURL
@@ -62,7 +63,7 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func
 		settings.VerifyEmail = auth.VerifyOptional
 	}
 	a.Service, err = auth.New(auth.Deps{
-		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: a.mail, Limits: a.counts,
+		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets}, Limits: a.counts,
 		Lag: lag, Committed: committed, Logger: cfg.Logger,
 	}, &settings)
 	if err != nil {

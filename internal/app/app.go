@@ -43,6 +43,10 @@ type Config struct {
 	// PublicURL is where browsers find the program, such as https://example.com. Required in production, where it is https
 	// unless it is on this machine. Default in development: Addr by http.
 	PublicURL string
+	// Role is what of the program runs. Default: all of it.
+	Role Role
+	// JobWorkers is how many jobs of a queue run at the same time here, from 1 to 1,000. Default 10.
+	JobWorkers int
 	// Development migrates at the start, allows introspection, makes keys of its own and shows all mail at /mailbox.
 	Development bool
 	// JWTKeys sign access tokens, SecretKeys are for all other secrets, in the forms of [auth.ParseKeys] and
@@ -76,6 +80,16 @@ type Config struct {
 	// Origins.
 	Server server.Config
 }
+
+// Role is what of the program a node runs.
+type Role string
+
+// The roles.
+const (
+	RoleAll   Role = ""      // the API, and jobs
+	RoleServe Role = "serve" // the API; jobs are enqueued, and worked by other nodes
+	RoleWork  Role = "work"  // jobs; Addr is not listened on, and MetricsAddr answers /healthz and /readyz
+)
 
 func (c Config) withDefaults() (Config, error) {
 	if c.DatabaseURL == "" && !c.Development {
@@ -166,6 +180,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Role == RoleWork {
+		return startWorker(ctx, cfg)
+	}
 	// First, since a port that is taken is the likeliest failure. Who connects now waits in the backlog.
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
@@ -229,7 +246,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 	services := slices.Concat(core.services, db.watch())
 	if cfg.MetricsAddr != "" {
-		m, err := newMetrics(ctx, cfg.MetricsAddr, core, srv)
+		m, err := newMetrics(ctx, cfg.MetricsAddr, core, srv, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -251,6 +268,11 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 // run serves until ctx is done or a service fails. Services outlast the server, whose last requests need them.
 func run(ctx context.Context, srv *server.Server, ln net.Listener, services []service) error {
+	return runServices(ctx, services, func(ctx context.Context) error { return srv.Serve(ctx, ln) })
+}
+
+// runServices runs services, and serve, until ctx is done or one of them fails. Services outlast serve.
+func runServices(ctx context.Context, services []service, serve func(context.Context) error) error {
 	background, stopServices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServices()
 	g, background := errgroup.WithContext(background)
@@ -267,7 +289,7 @@ func run(ctx context.Context, srv *server.Server, ln net.Listener, services []se
 	defer context.AfterFunc(background, stopServing)()
 	g.Go(func() error {
 		defer stopServices()
-		return srv.Serve(serving, ln)
+		return serve(serving)
 	})
 	return g.Wait()
 }

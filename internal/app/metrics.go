@@ -21,8 +21,8 @@ type metrics struct {
 	handler http.Handler
 }
 
-// newMetrics listens, and registers what the parts count.
-func newMetrics(ctx context.Context, addr string, c *core, srv *server.Server) (*metrics, error) {
+// newMetrics listens, and registers what the parts count. srv is nil where the node has no API; ready is then what /readyz asks.
+func newMetrics(ctx context.Context, addr string, c *core, srv *server.Server, ready func(context.Context) error) (*metrics, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("METRICS_ADDR: listen on %s: %w", addr, err)
@@ -36,12 +36,14 @@ func newMetrics(ctx context.Context, addr string, c *core, srv *server.Server) (
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "godstack", Name: name, Help: help},
 			func() float64 { return float64(f()) }))
 	}
-	gauge("sockets", "WebSockets that are open.", func() float64 { return float64(srv.Sockets().Sockets) })
-	gauge("socket_operations", "Operations that run over WebSockets.", func() float64 { return float64(srv.Sockets().Operations) })
-	count("socket_messages_received_total", "Messages and control frames of WebSockets.", func() uint64 { return uint64(srv.Sockets().In) })
-	count("socket_messages_sent_total", "Messages and control frames to WebSockets.", func() uint64 { return uint64(srv.Sockets().Out) })
-	count("socket_pauses_total", "Events that a WebSocket had no room for.", func() uint64 { return uint64(srv.Sockets().Refused) })
-	count("socket_slow_total", "WebSockets closed because their client took nothing.", func() uint64 { return uint64(srv.Sockets().Slow) })
+	if srv != nil {
+		gauge("sockets", "WebSockets that are open.", func() float64 { return float64(srv.Sockets().Sockets) })
+		gauge("socket_operations", "Operations that run over WebSockets.", func() float64 { return float64(srv.Sockets().Operations) })
+		count("socket_messages_received_total", "Messages and control frames of WebSockets.", func() uint64 { return uint64(srv.Sockets().In) })
+		count("socket_messages_sent_total", "Messages and control frames to WebSockets.", func() uint64 { return uint64(srv.Sockets().Out) })
+		count("socket_pauses_total", "Events that a WebSocket had no room for.", func() uint64 { return uint64(srv.Sockets().Refused) })
+		count("socket_slow_total", "WebSockets closed because their client took nothing.", func() uint64 { return uint64(srv.Sockets().Slow) })
+	}
 
 	gauge("streams", "Subscriptions to records.", func() float64 { return float64(c.engine.Stats().Streams) })
 	count("stream_events_total", "Events that were sent.", func() uint64 { return c.engine.Stats().Events })
@@ -79,7 +81,18 @@ func newMetrics(ctx context.Context, addr string, c *core, srv *server.Server) (
 		count("standby_failures_total", "Queries begun on the standby and again on the primary.", func() uint64 { return c.replica.Status().Failed })
 	}
 
+	if c.jobs != nil {
+		gauge("jobs_running", "Jobs that run on this node.", func() float64 { return float64(c.jobs.Stats().Running) })
+		count("jobs_worked_total", "Attempts at jobs that succeeded.", func() uint64 { return c.jobs.Stats().Worked })
+		count("jobs_failed_total", "Attempts at jobs that failed.", func() uint64 { return c.jobs.Stats().Failed })
+		count("jobs_returned_total", "Attempts at jobs that a stop cut short.", func() uint64 { return c.jobs.Stats().Returned })
+		count("jobs_rescued_total", "Jobs of nodes that are gone, given to others.", func() uint64 { return c.jobs.Stats().Rescued })
+	}
+
 	mux := http.NewServeMux()
+	if ready != nil {
+		health(mux, ready)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 	return &metrics{ln: ln, handler: mux}, nil
 }

@@ -33,7 +33,10 @@ type recorded struct {
 var _ Queue = (*Recorder)(nil)
 
 // Enqueue keeps m, or returns the error of [Message.Validate].
-func (r *Recorder) Enqueue(_ context.Context, _ pgx.Tx, m Message) error {
+func (r *Recorder) Enqueue(ctx context.Context, _ pgx.Tx, m Message) error { return r.Send(ctx, m) }
+
+// Send is Enqueue for who sends mails.
+func (r *Recorder) Send(_ context.Context, m Message) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
