@@ -1,8 +1,8 @@
 package app
 
 import (
-	"context"
 	"bufio"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"

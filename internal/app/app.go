@@ -98,6 +98,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Seed && !c.Development {
 		return c, errors.New("app: Seed is for development")
 	}
+	switch c.Role {
+	case RoleAll, RoleServe, RoleWork:
+	default:
+		return c, fmt.Errorf("app: there is no role %q", c.Role)
+	}
 	if c.DataDir == "" {
 		c.DataDir = ".data"
 	}
