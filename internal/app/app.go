@@ -174,8 +174,9 @@ type App struct {
 
 // service is a part that runs in the background until ctx is done. Its name is for errors.
 type service struct {
-	name string
-	run  func(ctx context.Context) error
+	name  string
+	run   func(ctx context.Context) error
+	early bool // it stops while the last requests are served, which do not need it
 }
 
 // Start starts the program, which runs until ctx is done or [App.Close] is called. The caller must call Wait
@@ -255,7 +256,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		if err != nil {
 			return nil, err
 		}
-		services = append(services, service{"metrics", m.serve})
+		services = append(services, service{name: "metrics", run: m.serve})
 		cfg.Logger.InfoContext(ctx, "metrics", "address", m.ln.Addr().String())
 	}
 
@@ -276,22 +277,26 @@ func run(ctx context.Context, srv *server.Server, ln net.Listener, services []se
 	return runServices(ctx, services, func(ctx context.Context) error { return srv.Serve(ctx, ln) })
 }
 
-// runServices runs services, and serve, until ctx is done or one of them fails. Services outlast serve.
+// runServices runs services, and serve, until ctx is done or one of them fails. Services outlast serve, but for those that stop early.
 func runServices(ctx context.Context, services []service, serve func(context.Context) error) error {
 	background, stopServices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServices()
 	g, background := errgroup.WithContext(background)
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	defer context.AfterFunc(background, stopServing)()
 	for _, s := range services {
+		until := background
+		if s.early {
+			until = serving
+		}
 		g.Go(func() error {
-			if err := s.run(background); err != nil && background.Err() == nil {
+			if err := s.run(until); err != nil && until.Err() == nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			return nil
 		})
 	}
-	serving, stopServing := context.WithCancel(ctx)
-	defer stopServing()
-	defer context.AfterFunc(background, stopServing)()
 	g.Go(func() error {
 		defer stopServices()
 		return serve(serving)

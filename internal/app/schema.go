@@ -91,8 +91,8 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores, Auth: c.accounts.Service}})
 	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine, Alone: auth.MutationFields}}
 	c.services = []service{
-		{"change log", c.tailer.Run},
-		{"wake-ups", func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
+		{name: "change log", run: c.tailer.Run},
+		{name: "wake-ups", run: func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
 	}
 	if cfg.Role != RoleServe {
 		c.jobs, err = job.NewRunner(pool, job.Deps{Records: client, Sender: c.accounts.mail, Sealer: secrets, Accounts: c.accounts}, &job.Config{
@@ -101,10 +101,10 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 		if err != nil {
 			return nil, errors.Join(err, c.accounts.close())
 		}
-		c.services = append(c.services, service{"jobs", c.jobs.Run})
+		c.services = append(c.services, service{name: "jobs", run: c.jobs.Run, early: true})
 	}
 	if c.replica != nil {
-		c.services = append(c.services, service{"standby", c.replica.Run})
+		c.services = append(c.services, service{name: "standby", run: c.replica.Run})
 	}
 	return c, nil
 }

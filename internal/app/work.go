@@ -45,7 +45,7 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 		if err != nil {
 			return nil, err
 		}
-		services, addr = append(services, service{"metrics", m.serve}), m.ln.Addr()
+		services, addr = append(services, service{name: "metrics", run: m.serve}), m.ln.Addr()
 		cfg.Logger.InfoContext(ctx, "metrics", "address", addr.String())
 	}
 	a := &App{url: cfg.PublicURL, addr: addr, mail: core.accounts.mail, done: make(chan struct{})}
