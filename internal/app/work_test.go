@@ -49,3 +49,24 @@ func TestJobsTellNoSecrets(t *testing.T) {
 	require.NotContains(t, row, "gst_")
 	require.NotContains(t, row, "token=")
 }
+
+// Who asks for a link for an address that is nobody's has the same statements done, and no job is left of them.
+func TestNobodyIsMailed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(cfg *Config) { cfg.Role = RoleServe })
+	c.user(t, "ada", "user")
+	forgot := func(name string) {
+		const document = `mutation($e: String!) { requestPasswordReset(email: $e) }`
+		require.Equal(t, true, c.on(0).must(t, "requestPasswordReset", document, map[string]any{"e": name + "@example.com"}))
+	}
+	drawn := func() (n int) {
+		require.NoError(t, c.db.QueryRow(t.Context(), `SELECT last_value FROM river_job_id_seq`).Scan(&n))
+		return n
+	}
+	forgot("ada")
+	require.Equal(t, 1, c.count(t, `river_job`))
+	before := drawn()
+	forgot("nobody")
+	require.Equal(t, before+1, drawn(), "one was made, and taken back")
+	require.Equal(t, 1, c.count(t, `river_job`))
+}
