@@ -49,7 +49,8 @@ func TestRetry(t *testing.T) {
 
 	// The wait grows, and at the end the job is kept.
 	e = b.enqueue(t, note{"always"}, &Options{MaxAttempts: 5, At: time.Now().Add(time.Hour)})
-	b.exec(t, `UPDATE river_job SET attempt = 3, state = 'available', scheduled_at = now() WHERE id = $1`, e.ID)
+	b.exec(t, `UPDATE river_job SET attempt = 3, state = 'available', scheduled_at = now(),
+		errors = array_fill('{"at": "2026-01-02T03:04:05Z", "attempt": 1, "error": "before", "trace": ""}'::jsonb, ARRAY[3]) WHERE id = $1`, e.ID)
 	require.Equal(t, Attempt{e.ID, 4}, receive(t, attempts))
 	b.becomes(t, e, "retryable")
 	require.InDelta(t, 256, one[float64](t, b, `SELECT extract(epoch FROM scheduled_at - now())::float8 FROM river_job WHERE id = $1`, e.ID), 60)
@@ -336,7 +337,7 @@ func TestRiversSchema(t *testing.T) {
 	}
 	m, err = rivermigrate.New(riverpgxv5.New(ours.Pool), nil)
 	require.NoError(t, err)
-	res, err := m.Validate(t.Context())
+	res, err := m.Validate(t.Context(), nil)
 	require.NoError(t, err)
 	require.True(t, res.OK, res.Messages)
 }
