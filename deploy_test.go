@@ -58,7 +58,7 @@ func setupDeployed(t *testing.T) deployed {
 		documented: all("docs/configuration.md", "^\\| `([A-Z_]+)` \\|"),
 		required:   all("docs/configuration.md", "^\\| `([A-Z_]+)` \\|.* Required in production"),
 	}
-	require.Equal(t, []string{"DATABASE_URL", "PUBLIC_URL", "JWT_KEYS", "SECRET_KEYS"}, d.required)
+	require.Equal(t, []string{"DATABASE_URL", "PUBLIC_URL", "JWT_KEYS", "SECRET_KEYS", "SMTP_URL"}, d.required)
 	require.Equal(t, []string{"0.0.0.0:" + d.port}, all("Dockerfile", `^ENV ENV=production ADDR=(\S+)$`))
 	require.Equal(t, "/godstack", d.entrypoint)
 	require.Contains(t, d.commands, d.healthy)
@@ -71,6 +71,7 @@ func (d deployed) checkEnvironment(t *testing.T, names []string) {
 	require.Subset(t, d.documented, names)
 	require.Subset(t, names, d.required)
 	require.Contains(t, names, "TRUSTED_PROXIES", "there is a proxy")
+	require.Contains(t, names, "MAIL_FROM", "mail is sent")
 }
 
 // read reads a YAML file of one document. Names of fields are as in JSON: case does not count.

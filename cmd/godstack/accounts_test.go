@@ -151,7 +151,7 @@ func TestProductionRefusesKeys(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var stdout, stderr bytes.Buffer
-			environ := []string{"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=https://example.com", "DATABASE_URL=" + url, "JWT_KEYS=" + c.jwt, "SECRET_KEYS=" + c.secret}
+			environ := []string{"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=https://example.com", "DATABASE_URL=" + url, "JWT_KEYS=" + c.jwt, "SECRET_KEYS=" + c.secret, "SMTP_URL=none"}
 			require.Equal(t, 1, run(t.Context(), []string{"serve"}, environ, &stdout, &stderr))
 			for _, says := range c.says {
 				require.Contains(t, stderr.String(), says)

@@ -37,6 +37,8 @@ type config struct {
 	Pubsub         pubsub     `env:"PUBSUB"`
 	ListenURL      database   `env:"LISTEN_DATABASE_URL"`
 	ReadURL        database   `env:"READ_DATABASE_URL"`
+	SMTPURL        smtp       `env:"SMTP_URL"`
+	MailFrom       sender     `env:"MAIL_FROM"`
 	MetricsAddr    address    `env:"METRICS_ADDR"`
 	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
 	JobWorkers     workers    `env:"JOB_WORKERS"`
@@ -121,6 +123,8 @@ func (c config) app(log *slog.Logger) app.Config {
 		Pubsub:      app.Pubsub(c.Pubsub),
 		ListenURL:   string(c.ListenURL),
 		ReadURL:     string(c.ReadURL),
+		SMTPURL:     string(c.SMTPURL),
+		MailFrom:    string(c.MailFrom),
 		MetricsAddr: string(c.MetricsAddr),
 		RateLimit:   int(c.RateLimit),
 		JobWorkers:  int(c.JobWorkers),
@@ -164,6 +168,22 @@ func (r *redis) UnmarshalText(text []byte) error {
 	*r = redis(text)
 	_, err := app.ParseRedisURL(string(text))
 	return err
+}
+
+// smtp is the server that mails are handed to, or that there is none.
+type smtp string
+
+func (s *smtp) UnmarshalText(text []byte) error {
+	*s = smtp(text)
+	return app.ParseSMTPURL(string(text))
+}
+
+// sender is who mails are from.
+type sender string
+
+func (s *sender) UnmarshalText(text []byte) error {
+	*s = sender(text)
+	return app.ParseMailFrom(string(text))
 }
 
 // pubsub is by what nodes wake each other.

@@ -28,6 +28,7 @@ func TestTheEnvironment(t *testing.T) {
 	const (
 		sayENV     = ": say production, or development, which has keys of its own and shows the API's schema"
 		noDatabase = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
+		noSMTP     = "no address such as smtp://user:password@smtp.example.com:587 or smtps://…:465, with %40 for an @ in the user or the password"
 		noRedis    = "no address such as redis://user:password@localhost:6379/0, with %40 for an @ in the password"
 	)
 	for _, c := range []struct {
@@ -40,7 +41,7 @@ func TestTheEnvironment(t *testing.T) {
 		{
 			"empty is default", []string{
 				"DATABASE_URL=", "ADDR=", "PUBLIC_URL=", "ENV=", "LOG_LEVEL=", "JWT_KEYS=", "SECRET_KEYS=", "AUTH_TOKEN_STORAGE=",
-				"AUTH_VERIFY_EMAIL=", "ALLOWED_ORIGINS=", "TRUSTED_PROXIES=", "REDIS_URL=", "RATE_LIMIT=",
+				"AUTH_VERIFY_EMAIL=", "ALLOWED_ORIGINS=", "TRUSTED_PROXIES=", "REDIS_URL=", "RATE_LIMIT=", "SMTP_URL=", "MAIL_FROM=",
 			}, defaults, "",
 		},
 		{
@@ -48,7 +49,7 @@ func TestTheEnvironment(t *testing.T) {
 				database, "ADDR=:0", "PUBLIC_URL=https://example.com/", "ENV=production", "LOG_LEVEL=WARN",
 				"JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys, "AUTH_TOKEN_STORAGE=cookie", "AUTH_VERIFY_EMAIL=optional",
 				"ALLOWED_ORIGINS=https://app.example.com, http://localhost:3000/", "TRUSTED_PROXIES=10.1.2.3/8, ::1",
-				"REDIS_URL=redis://localhost", "RATE_LIMIT=0", "JOB_WORKERS=5", "OTHER=x",
+				"REDIS_URL=redis://localhost", "RATE_LIMIT=0", "JOB_WORKERS=5", "OTHER=x", "SMTP_URL=smtps://ada:x%40y@smtp.example.com", "MAIL_FROM=Godstack <noreply@example.com>",
 			},
 			config{
 				DatabaseURL: "postgres://localhost/godstack", Addr: ":0", PublicURL: "https://example.com", Env: production, LogLevel: level(slog.LevelWarn),
@@ -56,6 +57,7 @@ func TestTheEnvironment(t *testing.T) {
 				AllowedOrigins: []origin{"https://app.example.com", "http://localhost:3000"},
 				TrustedProxies: []network{network(netip.MustParsePrefix("10.0.0.0/8")), network(netip.MustParsePrefix("::1/128"))},
 				RedisURL:       "redis://localhost", RateLimit: -1, JobWorkers: 5,
+				SMTPURL: "smtps://ada:x%40y@smtp.example.com", MailFrom: "Godstack <noreply@example.com>",
 			}, "",
 		},
 		{"ipv6", []string{"ADDR=[::1]:80"}, other, ""},
@@ -67,6 +69,13 @@ func TestTheEnvironment(t *testing.T) {
 		{"REDIS_URL", []string{"REDIS_URL=redis://ada:plover/xylem@localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
 		{"REDIS_URL with a %", []string{"REDIS_URL=redis://ada:plover%zz@localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
 		{"REDIS_URL without a scheme", []string{"REDIS_URL=localhost:6379"}, config{}, "REDIS_URL: " + noRedis},
+		{"SMTP_URL", []string{"SMTP_URL=smtp://ada:plover/xylem@localhost"}, config{}, "SMTP_URL: " + noSMTP},
+		{"SMTP_URL with a %", []string{"SMTP_URL=smtp://ada:plover%zz@localhost"}, config{}, "SMTP_URL: " + noSMTP},
+		{"SMTP_URL without a scheme", []string{"SMTP_URL=localhost:587"}, config{}, "SMTP_URL: " + noSMTP},
+		{"SMTP_URL with half a user", []string{"SMTP_URL=smtp://plover@localhost"}, config{}, "SMTP_URL: a user has a password, and a password a user"},
+		{"SMTP_URL without TLS", []string{"SMTP_URL=smtp://ada:plover@mail.example?tls=none"}, config{}, "SMTP_URL: with tls=none a password would be readable on its way; it is sent to this machine alone, such as localhost"},
+		{"SMTP_URL with some TLS", []string{"SMTP_URL=smtp://mail.example?tls=maybe"}, config{}, "SMTP_URL: tls is neither starttls nor none, which smtp:// may have, and smtps:// may not"},
+		{"MAIL_FROM", []string{"MAIL_FROM=Godstack"}, config{}, `MAIL_FROM: "Godstack" is no address such as noreply@example.com or Name <noreply@example.com>`},
 		{"all addresses", []string{"ADDR=:8080"}, config{}, "ENV: required where others reach the program, and ADDR is :8080" + sayENV},
 		{"all addresses by name", []string{"ADDR=0.0.0.0:8080", "ENV="}, config{}, "ENV: required where others reach the program, and ADDR is 0.0.0.0:8080" + sayENV},
 		{"a host", []string{"ADDR=db.example.com:8080"}, config{}, "ENV: required where others reach the program, and ADDR is db.example.com:8080" + sayENV},

@@ -44,6 +44,7 @@ var testJWTKeys, testSecretKeys = auth.GenerateKey(), auth.GenerateSecret()
 func inProduction(url string, more ...string) []string {
 	return append([]string{
 		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=http://localhost:8080", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
+		"SMTP_URL=none",
 	}, more...)
 }
 
@@ -74,6 +75,14 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"serve"}, []string{"ENV=x"}, "godstack: environment: ENV:"},
 		{[]string{"migrate"}, []string{"ENV=production"}, "godstack: environment: DATABASE_URL: required"},
 		{[]string{"migrate"}, []string{"DATABASE_URL=postgres://localhost:x/"}, "godstack: environment: DATABASE_URL: no address"},
+		{
+			[]string{"serve"}, inProduction("postgres://localhost/godstack", "SMTP_URL="),
+			"godstack: SMTP_URL: required in production; none, where no mail is to be sent",
+		},
+		{
+			[]string{"serve"}, inProduction("postgres://localhost/godstack", "SMTP_URL=smtps://smtp.example.com"),
+			"godstack: MAIL_FROM: required where SMTP_URL is a server's",
+		},
 		{[]string{"serve"}, []string{"PUBSUB=redis"}, "godstack: REDIS_URL: required where PUBSUB is redis"},
 	} {
 		var stdout, stderr bytes.Buffer

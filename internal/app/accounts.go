@@ -26,7 +26,8 @@ const tokenAudience = "godstack"
 // accounts is what signs people in, with the parts that it stands on.
 type accounts struct {
 	*auth.Service
-	mail   *mail.Recorder // takes what jobs send
+	mail   *mail.Recorder
+	sender mail.Sender // what the queue's mails are sent by
 	counts ratelimit.Store
 	limit  server.LimitFunc // nil where there is no limit
 	redis  rueidis.Client   // nil without a RedisURL
@@ -35,6 +36,9 @@ type accounts struct {
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
 func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
 	a := &accounts{mail: &mail.Recorder{}, counts: ratelimit.NewPostgres(pool)}
+	if a.sender, err = newSender(cfg, a.mail); err != nil {
+		return nil, err
+	}
 	keys, err := auth.ParseKeys(cfg.JWTKeys, cfg.PublicURL, tokenAudience)
 	if err != nil {
 		return nil, fmt.Errorf("JWT_KEYS: %w", err)

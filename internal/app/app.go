@@ -7,7 +7,8 @@
 //     database. Where one part fails, all end, and [App.Wait] says which.
 //   - In production introspection is off, keys must be given and strong, browsers find the program by https, and a
 //     database whose schema is older than the program is refused.
-//   - Mail is shown in development alone, and to this machine alone.
+//   - Mail is shown in development alone, and to this machine alone. Production does not start before it is said by what mail is sent, or
+//     that none is (TestProductionSaysHowMailIsSent).
 //
 // It may import everything but cmd, codegen, dbtest and bench; only cmd, bench and end-to-end tests import it.
 package app
@@ -60,6 +61,11 @@ type Config struct {
 	RedisURL string
 	// Pubsub is by what nodes wake each other. Default: memory in development, else postgres.
 	Pubsub Pubsub
+	// SMTPURL is the server that mails are handed to, in the form of [mail.ParseSMTPURL], or [NoMail]. Required in production; empty in
+	// development: mails are kept in memory and shown.
+	SMTPURL string
+	// MailFrom is who mails are from, in the form of [mail.ParseFrom]. Required where SMTPURL names a server.
+	MailFrom string
 	// MetricsAddr is an address to listen on for whoever collects metrics, apart from Addr since they are for operators alone. Empty:
 	// nowhere.
 	MetricsAddr string
@@ -137,7 +143,7 @@ func (c Config) complete() (Config, error) {
 		return c, err
 	}
 	c, err = c.withSecrets()
-	return c, errors.Join(c.checkPublicURL(), err)
+	return c, errors.Join(c.checkPublicURL(), err, c.checkMail())
 }
 
 // checkPublicURL sees to it that in production cookies are for https alone, that links in mails lead here, and that all
@@ -262,6 +268,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 	a := &App{url: cfg.PublicURL, addr: ln.Addr(), mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
+	if cfg.SMTPURL == NoMail {
+		cfg.Logger.WarnContext(ctx, "no mail is sent", "SMTP_URL", NoMail)
+	}
 	cfg.Logger.InfoContext(ctx, "listening", "address", a.addr.String())
 	go func() {
 		defer close(a.done)

@@ -53,6 +53,9 @@ func settings(cfg Config) Config {
 	if cfg.PublicURL == "" && !cfg.Development {
 		cfg.PublicURL = publicURL
 	}
+	if cfg.SMTPURL == "" && !cfg.Development {
+		cfg.SMTPURL = NoMail
+	}
 	if cfg.JWTKeys == "" {
 		cfg.JWTKeys, cfg.SecretKeys = jwtKeys, secretKeys
 	}

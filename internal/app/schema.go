@@ -95,7 +95,7 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 		{name: "wake-ups", run: func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
 	}
 	if cfg.Role != RoleServe {
-		c.jobs, err = job.NewRunner(pool, job.Deps{Records: client, Sender: c.accounts.mail, Sealer: secrets, Accounts: c.accounts}, &job.Config{
+		c.jobs, err = job.NewRunner(pool, job.Deps{Records: client, Sender: c.accounts.sender, Sealer: secrets, Accounts: c.accounts}, &job.Config{
 			Workers: cfg.JobWorkers, PollOnly: cfg.ListenURL != "", Logger: cfg.Logger,
 		})
 		if err != nil {

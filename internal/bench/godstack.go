@@ -41,6 +41,7 @@ func godstackMain(ctx context.Context, rules bool, stdin io.Reader, stdout io.Wr
 func appConfig(url string, k keys, rules bool) app.Config {
 	cfg := app.Config{
 		DatabaseURL: url, Addr: "127.0.0.1:0", PublicURL: publicURL, JWTKeys: k.jwt, SecretKeys: k.secret, RateLimit: rateLimit, Unrestricted: !rules,
+		SMTPURL: app.NoMail,
 	}
 	cfg.Pubsub = app.PubsubMemory // it is one node; the writers, who are not it, are found by reading
 	cfg.Server.Sockets.PerUser = rateLimit

@@ -119,6 +119,7 @@ func (c config) environ(d *data, url string) []string {
 	return []string{
 		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=" + publicURL, "LOG_LEVEL=" + c.logLevel, databaseURL + "=" + url,
 		jwtKeys + "=" + d.keys.jwt, secretKeys + "=" + d.keys.secret, fmt.Sprintf("RATE_LIMIT=%d", rateLimit),
+		"SMTP_URL=none",
 	}
 }
 

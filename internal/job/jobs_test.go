@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -26,12 +27,6 @@ func (s *sender) Send(_ context.Context, m mail.Message) error {
 	s.sent <- m
 	return <-s.answers
 }
-
-// refusal is what a mail server says for good.
-type refusal struct{}
-
-func (refusal) Error() string   { return "no such mailbox" }
-func (refusal) Permanent() bool { return true }
 
 func secrets(t *testing.T) *auth.Secrets {
 	t.Helper()
@@ -63,13 +58,16 @@ func TestMail(t *testing.T) {
 	s.answers <- errors.New("the server does not answer")
 	s.answers <- nil
 	e := b.mail(t, q)
-	require.Equal(t, message, receive(t, s.sent))
-	require.Equal(t, message, receive(t, s.sent), "again")
+	want := message
+	want.ID = fmt.Sprintf("job-%d", e.ID)
+	require.Equal(t, want, receive(t, s.sent))
+	require.Equal(t, want, receive(t, s.sent), "again")
 	b.becomes(t, e, "completed")
 
-	s.answers <- refusal{}
+	s.answers <- &mail.SendError{Kind: message.Kind, Permanent: true, Err: errors.New("no such mailbox")}
 	e = b.mail(t, q)
-	require.Equal(t, message, receive(t, s.sent))
+	want.ID = fmt.Sprintf("job-%d", e.ID)
+	require.Equal(t, want, receive(t, s.sent))
 	b.becomes(t, e, "cancelled")
 
 	// A key that this node does not have, another may.

@@ -12,15 +12,16 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"godstack/ent"
+	"godstack/internal/mail"
 )
 
 // Deps are what jobs work with.
 type Deps struct {
 	Pool     *pgxpool.Pool
 	Records  *ent.Client
-	Sender   Sender   // sends mails
-	Sealer   Sealer   // opens what [MailQueue] has sealed
-	Accounts Accounts // cleans up
+	Sender   mail.Sender // sends mails
+	Sealer   Sealer      // opens what [MailQueue] has sealed
+	Accounts Accounts    // cleans up
 }
 
 // Job is a type of job of the application: its arguments, and what is done.

@@ -5,17 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
 	"godstack/internal/mail"
 )
-
-// Sender sends a mail. An error that has a method Permanent() bool which answers true is of a mail that will never be taken: it is not
-// tried again.
-type Sender interface {
-	Send(ctx context.Context, m mail.Message) error
-}
 
 // Sealer encrypts and decrypts for a purpose.
 type Sealer interface {
@@ -48,9 +43,10 @@ func (s sendMail) Work(ctx context.Context, d *Deps) error {
 	if err := json.Unmarshal(plain, &m); err != nil {
 		return Cancel(errors.New("read mail: it is no message")) // what the decoder says may quote it
 	}
-	err = d.Sender.Send(ctx, m)
-	var p interface{ Permanent() bool }
-	if errors.As(err, &p) && p.Permanent() {
+	if a, ok := Current(ctx); ok && m.ID == "" {
+		m.ID = "job-" + strconv.FormatInt(a.ID, 10) // the same where it is sent again
+	}
+	if err = d.Sender.Send(ctx, m); mail.Permanent(err) {
 		return Cancel(err)
 	}
 	return err

@@ -1,13 +1,15 @@
 package mail
 
 import (
+	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/url"
 	"regexp"
 	"strings"
-	"text/template"
+	texttemplate "text/template"
 	"time"
 	"unicode"
 )
@@ -24,7 +26,15 @@ const (
 	AccountLocked    = "account_locked"     // too many failures to sign in; Link, if any, resets the password
 	NewDeviceLogin   = "new_device_login"   // signed in from where one never did
 	TwoFactorChanged = "two_factor_changed" // the second factor was turned on or off
+	Welcome          = "welcome"            // to whom an address was confirmed for; Link, if any, is where to begin
+	FollowUp         = "follow_up"          // two days after signing up; Link, if any, is where to go on
 )
+
+// kinds are all of them, as previews list them.
+var kinds = []string{
+	VerifyEmail, Welcome, FollowUp, AccountExists, ResetPassword, PasswordChanged, ChangeEmail, EmailChanged, NewDeviceLogin,
+	AccountLocked, TokenReuse, TwoFactorChanged,
+}
 
 // Data is what the templates say. What a kind does not mention is ignored, and what it may mention can be missing.
 type Data struct {
@@ -41,18 +51,39 @@ type Data struct {
 //go:embed templates
 var files embed.FS
 
-// templates are one a kind. Each begins with its subject and an empty line.
-var templates = template.Must(template.New("").Option("missingkey=error").ParseFS(files, "templates/*"))
+// texts are one a kind. Each begins with its subject and an empty line.
+var texts = texttemplate.Must(texttemplate.New("").Option("missingkey=error").ParseFS(files, "templates/*.txt", "templates/partials.tmpl"))
+
+// pages are the same as HTML, one a kind.
+var pages = template.Must(template.New("").Option("missingkey=error").Funcs(template.FuncMap{"button": newButton}).
+	ParseFS(files, "templates/*.html", "templates/layout.gohtml"))
+
+// mailStyle is the one style sheet of all mails.
+//
+//go:embed templates/mail.css
+var mailStyle string
+
+// pageData is what a template of pages says.
+type pageData struct {
+	Data
+	Subject string
+	Style   template.CSS
+}
+
+// button is a link with its label.
+type button struct{ Link, Label string }
+
+func newButton(link, label string) button { return button{link, label} }
 
 // needsLink are the kinds that are of no use without a link.
 var needsLink = map[string]bool{VerifyEmail: true, ResetPassword: true, ChangeEmail: true, EmailChanged: true}
 
-// Compose writes the mail of a kind to an address. What users choose (Name, UserAgent) is cut, put on one line and
+// Compose writes the mail of a kind to an address, with an ID of its own. What users choose (Name, UserAgent) is cut, put on one line and
 // left out where it has a link in it, so that nobody can have us mail their text to others. Errors: an unknown
 // kind, a Link that is missing or not an absolute http or https URL, no App, and those of [Message.Validate].
 func Compose(kind string, to string, data Data) (Message, error) {
-	t := templates.Lookup(kind + ".txt")
-	if t == nil {
+	t, asHTML := texts.Lookup(kind+".txt"), pages.Lookup(kind+".html")
+	if t == nil || asHTML == nil {
 		return Message{}, fmt.Errorf("compose mail: no kind %q", kind)
 	}
 	if data.App == "" {
@@ -69,7 +100,11 @@ func Compose(kind string, to string, data Data) (Message, error) {
 		return Message{}, fmt.Errorf("compose mail %s: %w", kind, err)
 	}
 	subject, body, _ := strings.Cut(text.String(), "\n\n")
-	m := Message{To: to, Subject: subject, Text: body, Kind: kind}
+	var html strings.Builder
+	if err := asHTML.Execute(&html, pageData{data, subject, template.CSS(mailStyle)}); err != nil {
+		return Message{}, fmt.Errorf("compose mail %s as HTML: %w", kind, err)
+	}
+	m := Message{ID: rand.Text(), To: to, Subject: subject, Text: body, HTML: html.String(), Kind: kind}
 	if err := m.Validate(); err != nil {
 		return Message{}, fmt.Errorf("compose mail %s: %w", kind, err)
 	}

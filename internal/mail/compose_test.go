@@ -2,7 +2,9 @@ package mail
 
 import (
 	"fmt"
+	"html"
 	"io/fs"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,8 @@ func TestCompose(t *testing.T) {
 		TokenReuse:       {"You were signed out of Godstack for safety", []string{"Hello Ada,\n", who}, []string{aLink}},
 		AccountLocked:    {"Too many tries to sign in to Godstack", []string{"Hello Ada,\n", who, "\n\n" + aLink + "\n\n"}, nil},
 		NewDeviceLogin:   {"New sign-in to Godstack", []string{"Hello Ada,\n", who, "\n\n" + aLink + "\n"}, nil},
+		Welcome:          {"Welcome to Godstack", []string{"Hello Ada,\n", "is ready. This is where to begin:\n\n" + aLink + "\n\n"}, nil},
+		FollowUp:         {"How is it going with Godstack?", []string{"Hello Ada,\n", "two days ago", "\n\n" + aLink + "\n\n"}, nil},
 		TwoFactorChanged: {"Your second factor for Godstack was turned on", []string{"Hello Ada,\n", "was turned on.", who}, []string{aLink}},
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -55,6 +59,7 @@ func TestCompose(t *testing.T) {
 			}
 			require.LessOrEqual(t, len(m.Links()), 1)
 			tidy(t, m.Text)
+			sameInHTML(t, m)
 
 			// With as little as it can do with.
 			bare := Data{App: "Godstack"}
@@ -70,6 +75,10 @@ func TestCompose(t *testing.T) {
 				require.NotContains(t, m.Text, s)
 			}
 			tidy(t, m.Text)
+			sameInHTML(t, m)
+			again, err := Compose(kind, "ada@example.com", bare)
+			require.NoError(t, err)
+			require.NotEqual(t, m.ID, again.ID, "it is another mail")
 		})
 	}
 }
@@ -88,24 +97,61 @@ func tidy(t *testing.T, text string) {
 	}
 }
 
+// tags are all that a mail's HTML may have.
+var tags = regexp.MustCompile(`^(?:<!DOCTYPE html>|<html lang="en">|<meta charset="utf-8">|<meta name="viewport" content="width=device-width">|` +
+	`<base target="_blank">|<p class="address">|<br>|<a class="button" href="https://godstack.test/x\?token=got_abc">|` +
+	`</?(?:head|title|style|body|main|h1|p|table|tr|th|td)>|</a>|</html>)`)
+
+// requireMarkup holds that HTML has no other markup than that of the templates.
+func requireMarkup(t *testing.T, text string) {
+	t.Helper()
+	for i, r := range text {
+		if r == '<' {
+			require.Regexp(t, tags, text[i:])
+		}
+	}
+	require.Contains(t, text, "<style>"+mailStyle+"</style>", "the mailbox's policy has the hash of exactly that")
+	require.Equal(t, 1, strings.Count(text, "<style>"))
+	require.True(t, strings.HasPrefix(text, "<!DOCTYPE html>"))
+	require.Regexp(t, `</html>\n+\z`, text)
+}
+
+// sameInHTML holds that a mail's HTML says what its text says: the words of the text are those of the HTML, in their order, but for what
+// labels and copies the link.
+func sameInHTML(t *testing.T, m Message) {
+	t.Helper()
+	requireMarkup(t, m.HTML)
+	_, body, ok := strings.Cut(m.HTML, "</h1>")
+	require.True(t, ok)
+	require.Contains(t, m.HTML, "<h1>"+html.EscapeString(m.Subject)+"</h1>")
+	require.Equal(t, len(m.Links()), strings.Count(body, "<a "))
+	body = regexp.MustCompile(`<a [^>]*>[^<]*</a>|Or copy this address into a browser:`).ReplaceAllString(body, "")
+	body = html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(body, " "))
+	text := regexp.MustCompile(`(When|Address|Program):`).ReplaceAllString(m.Text, "$1")
+	require.Equal(t, strings.Fields(text), strings.Fields(body))
+}
+
 func TestComposeHasATemplateForEachKind(t *testing.T) {
 	t.Parallel()
-	names, err := fs.Glob(files, "templates/*.txt")
-	require.NoError(t, err)
-	kinds := []string{
+	all := []string{
 		VerifyEmail, AccountExists, ResetPassword, PasswordChanged, ChangeEmail, EmailChanged, TokenReuse, AccountLocked,
-		NewDeviceLogin, TwoFactorChanged,
+		NewDeviceLogin, TwoFactorChanged, Welcome, FollowUp,
 	}
-	var want []string
-	for _, kind := range kinds {
-		want = append(want, "templates/"+kind+".txt")
+	require.ElementsMatch(t, all, kinds)
+	for _, form := range []string{".txt", ".html"} {
+		names, err := fs.Glob(files, "templates/*"+form)
+		require.NoError(t, err)
+		var want []string
+		for _, kind := range all {
+			want = append(want, "templates/"+kind+form)
+		}
+		require.ElementsMatch(t, want, names)
 	}
-	require.ElementsMatch(t, want, names)
 }
 
 func TestComposeRefuses(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"", "nothing", "partials", "partials.tmpl", "hello", "../secret"} {
+	for _, kind := range []string{"", "nothing", "partials", "partials.tmpl", "hello", "layout", "head", "../secret"} {
 		_, err := Compose(kind, "ada@example.com", data())
 		require.ErrorContains(t, err, "compose mail: no kind")
 	}
@@ -157,12 +203,16 @@ func TestComposeQuotes(t *testing.T) {
 		require.NotContains(t, m.Text, "evil")
 		require.NotContains(t, m.Text, "\nX: y")
 		require.Empty(t, m.Links())
+		requireMarkup(t, m.HTML)
+		require.Contains(t, html.UnescapeString(m.HTML), "<p>"+want+"</p>")
+		require.NotContains(t, m.HTML, "evil")
 	}
 }
 
 func FuzzCompose(f *testing.F) {
 	f.Add("Ada", "Mozilla/5.0", "192.0.2.7")
 	f.Add("a\r\nb", "http://x", "{{.}}")
+	f.Add("</p><script>alert(1)</script>", "--><img src=x>", `"'><a href=x>&lt;`)
 	f.Fuzz(func(t *testing.T, name, agent, address string) {
 		d := data()
 		d.Name, d.UserAgent, d.Address = name, agent, address
@@ -174,6 +224,7 @@ func FuzzCompose(f *testing.F) {
 		require.NoError(t, err)
 		more := strings.Count(m.Text, "\n") - strings.Count(plain.Text, "\n")
 		require.LessOrEqual(t, more, 2, "two lines for two values")
+		requireMarkup(t, m.HTML)
 	})
 }
 

@@ -1,10 +1,14 @@
-// Package mail says what a mail is and how one is queued, writes the mails of accounts, and keeps them for the
-// development mailbox.
+// Package mail says what a mail is and how one is queued, writes the mails of accounts, sends them by SMTP, and keeps them
+// for the development mailbox.
 //
 // Guarantees:
-//   - A [Message] that [Message.Validate] accepts has one recipient and no line break in a header.
-//   - [Compose] lets no name or user agent bring a link or a line of its own into a mail.
-//   - The mailbox page runs no script and escapes everything.
+//   - A [Message] that [Message.Validate] accepts has one recipient and no line break in a header (FuzzValidate).
+//   - [Compose] lets no name or user agent bring a link or a line of its own into a mail, nor markup into its HTML
+//     (FuzzCompose).
+//   - [SMTP] sends nothing, and no password, before TLS with a certificate of the server's name, unless the address says
+//     tls=none (TestSMTPWantsTLS, TestSMTPRefusesCertificates).
+//   - A mail that is sent once more has the same Message-ID (TestSMTPSendsTheSameMailAgain).
+//   - The mailbox page runs no script and escapes everything (TestMailboxPage).
 //
 // It is a leaf: it imports nothing of ours, and everybody may import it.
 package mail
@@ -22,12 +26,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Message is a mail in plain text.
+// Message is a mail in plain text, and as HTML besides where there is some.
 type Message struct {
+	// ID tells it from others, and stays as it is where the mail is sent again: up to 64 letters, digits, - and _. Empty: it is
+	// made of the rest.
+	ID      string `json:"messageId,omitempty"`
 	To      string `json:"to"` // an address alone, without a name
 	Subject string `json:"subject"`
 	Text    string `json:"text"`
+	HTML    string `json:"html,omitempty"`
 	Kind    string `json:"kind"` // why it is sent, such as VerifyEmail
+}
+
+// Sender sends mails.
+type Sender interface {
+	// Send returns when m is somebody else's to deliver. After an error that is not [Permanent] it is worth sending the
+	// same m again later; now and then it arrives twice then, with one Message-ID.
+	Send(ctx context.Context, m Message) error
 }
 
 // Queue takes mails to be sent.
@@ -39,10 +54,12 @@ type Queue interface {
 const (
 	maxAddress = 254     // bytes, as RFC 5321 has it
 	maxSubject = 200     // bytes
-	maxText    = 1 << 16 // bytes
+	maxText    = 1 << 16 // bytes, likewise of HTML
 )
 
-// Validate returns an error unless m has one plain address, one line of subject, and a text.
+var idForm = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)
+
+// Validate returns an error unless m has one plain address, one line of subject, a text, and an ID and HTML as they may be.
 func (m *Message) Validate() error {
 	a, err := mail.ParseAddress(m.To)
 	switch {
@@ -54,6 +71,10 @@ func (m *Message) Validate() error {
 		return errors.New("mail: Kind is not one line")
 	case m.Text == "" || len(m.Text) > maxText || !utf8.ValidString(m.Text):
 		return fmt.Errorf("mail: Text is not 1 to %d bytes of UTF-8", maxText)
+	case len(m.HTML) > maxText || !utf8.ValidString(m.HTML):
+		return fmt.Errorf("mail: HTML is not %d bytes of UTF-8 at most", maxText)
+	case !idForm.MatchString(m.ID):
+		return errors.New("mail: ID is not up to 64 letters, digits, - and _")
 	}
 	return nil
 }

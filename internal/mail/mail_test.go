@@ -32,6 +32,11 @@ func TestValidate(t *testing.T) {
 		"a header in Kind":           func(m *Message) { m.Kind = "a\r\nb" },
 		"no text":                    func(m *Message) { m.Text = "" },
 		"a text that is not text":    func(m *Message) { m.Text = "\xff" },
+		"HTML that is not text":      func(m *Message) { m.HTML = "\xff" },
+		"long HTML":                  func(m *Message) { m.HTML = strings.Repeat("x", maxText+1) },
+		"a header in ID":             func(m *Message) { m.ID = "a\r\nb" },
+		"an ID that ends":            func(m *Message) { m.ID = "a>" },
+		"a long ID":                  func(m *Message) { m.ID = strings.Repeat("x", 65) },
 		"a long text":                func(m *Message) { m.Text = strings.Repeat("x", maxText+1) },
 	} {
 		m := good

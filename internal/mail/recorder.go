@@ -13,7 +13,7 @@ import (
 // kept is how many mails a Recorder keeps.
 const kept = 500
 
-// Recorder is a Queue that sends nothing and keeps the last 500 mails in memory, for development and tests. It knows
+// Recorder is a Queue and a Sender that sends nothing and keeps the last 500 mails in memory, for development and tests. It knows
 // nothing of the transaction: a mail stays even if that is rolled back. The zero value is ready; it is safe for
 // concurrent use.
 type Recorder struct {
@@ -30,13 +30,23 @@ type recorded struct {
 	Links []string `json:"links"`
 }
 
-var _ Queue = (*Recorder)(nil)
+var (
+	_ Queue  = (*Recorder)(nil)
+	_ Sender = (*Recorder)(nil)
+)
 
 // Enqueue keeps m, or returns the error of [Message.Validate].
-func (r *Recorder) Enqueue(ctx context.Context, _ pgx.Tx, m Message) error { return r.Send(ctx, m) }
+func (r *Recorder) Enqueue(_ context.Context, _ pgx.Tx, m Message) error { return r.keep(m) }
 
-// Send is Enqueue for who sends mails.
+// Send keeps m, or returns a permanent error of [Message.Validate].
 func (r *Recorder) Send(_ context.Context, m Message) error {
+	if err := r.keep(m); err != nil {
+		return &SendError{Kind: m.Kind, Permanent: true, Err: err}
+	}
+	return nil
+}
+
+func (r *Recorder) keep(m Message) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -82,7 +83,8 @@ func TestMailboxPage(t *testing.T) {
 	var r Recorder
 	require.Contains(t, get(t, &r, "/mailbox", "text/html").Body.String(), "No mail yet.")
 	nasty := Message{
-		To: "ada@example.com", Subject: `<script>alert("s")</script>`, Kind: "<b>kind</b>",
+		HTML: `<p title="</iframe>">Hi</p><script>alert("h")</script><img src=x onerror=alert(1)>"></iframe>`,
+		To:   "ada@example.com", Subject: `<script>alert("s")</script>`, Kind: "<b>kind</b>",
 		Text: "</pre><script>alert('t')</script>\n\nhttps://godstack.test/verify?token=got_1&x='2\n\n" +
 			"javascript:alert(1) <img src=x onerror=alert(1)> http://x\"onmouseover=alert(1)\n",
 	}
@@ -95,7 +97,7 @@ func TestMailboxPage(t *testing.T) {
 		require.Equal(t, 200, w.Code)
 		h := w.Header()
 		require.Equal(t, "text/html; charset=utf-8", h.Get("Content-Type"))
-		require.Regexp(t, `^default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'$`,
+		require.Regexp(t, `^default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}=' 'sha256-[A-Za-z0-9+/]{43}='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'$`,
 			h.Get("Content-Security-Policy"))
 		require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"))
 		require.Equal(t, "no-referrer", h.Get("Referrer-Policy"))
@@ -111,12 +113,53 @@ func TestMailboxPage(t *testing.T) {
 	require.Contains(t, one.Body.String(),
 		`<a href="https://godstack.test/verify?token=got_1&amp;x=%272" rel="noopener noreferrer">https://godstack.test/verify?token=got_1&amp;x=&#39;2</a>`)
 
+	require.Contains(t, one.Body.String(), `<iframe title="The mail as HTML" sandbox="allow-popups allow-popups-to-escape-sandbox" srcdoc="`+
+		html.EscapeString(nasty.HTML)+`"></iframe>`)
+	require.NotContains(t, get(t, &r, "/mailbox/2", "text/html").Body.String(), "<iframe")
+
 	for _, path := range []string{"/mailbox/9", "/mailbox/0", "/mailbox/-1", "/mailbox/x", "/mailbox/1/2", "/"} {
 		require.Equal(t, 404, get(t, &r, path, "").Code, path)
 	}
 	w := httptest.NewRecorder()
 	r.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mailbox", nil))
 	require.Equal(t, 405, w.Code)
+}
+
+func TestMailboxPreviews(t *testing.T) {
+	t.Parallel()
+	var r Recorder
+	list := get(t, &r, "/mailbox/previews", "text/html,*/*")
+	require.Equal(t, 200, list.Code)
+	for _, kind := range kinds {
+		path := "/mailbox/previews/" + kind
+		var p preview
+		require.NoError(t, json.Unmarshal(get(t, &r, path, "application/json").Body.Bytes(), &p))
+		require.Equal(t, kind, p.Kind)
+		require.NotEmpty(t, p.Text)
+		require.NotEmpty(t, p.HTML)
+		require.NoError(t, p.Validate())
+		require.Contains(t, list.Body.String(), `<a href="`+path+`">`+html.EscapeString(p.Subject)+`</a>`)
+		body := get(t, &r, path, "text/html,*/*").Body.String()
+		require.Contains(t, body, "<h1>"+html.EscapeString(p.Subject)+"</h1>")
+		require.Contains(t, body, `srcdoc="&lt;!DOCTYPE html&gt;`)
+		require.NotContains(t, body, "<dt>At</dt>", "it was not sent")
+	}
+	var all []preview
+	require.NoError(t, json.Unmarshal(get(t, &r, "/mailbox/previews", "application/json").Body.Bytes(), &all))
+	require.Len(t, all, len(kinds))
+	require.Equal(t, 404, get(t, &r, "/mailbox/previews/nothing", "").Code)
+	require.Empty(t, r.Messages(), "nothing was sent")
+}
+
+func TestRecorderSends(t *testing.T) {
+	t.Parallel()
+	var r Recorder
+	require.NoError(t, r.Send(t.Context(), numbered(1)))
+	require.Equal(t, []Message{numbered(1)}, r.Messages())
+	wrong := numbered(2)
+	wrong.To = ""
+	require.True(t, Permanent(r.Send(t.Context(), wrong)))
+	require.Len(t, r.Messages(), 1)
 }
 
 func TestMailboxJSON(t *testing.T) {
