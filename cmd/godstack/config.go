@@ -41,6 +41,7 @@ type config struct {
 	MailFrom       sender     `env:"MAIL_FROM"`
 	MetricsAddr    address    `env:"METRICS_ADDR"`
 	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
+	JobWorkers     workers    `env:"JOB_WORKERS"`
 
 	SocketsPerUser     limit `env:"SOCKETS_PER_USER"`
 	SocketsPerAddress  limit `env:"SOCKETS_PER_ADDRESS"`
@@ -138,6 +139,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		MetricsAddr: string(c.MetricsAddr),
 		Tracing:     c.tracing(),
 		RateLimit:   int(c.RateLimit),
+		JobWorkers:  int(c.JobWorkers),
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
 			PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
 			MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
@@ -298,6 +300,21 @@ func (b *bound) UnmarshalText(text []byte) error {
 	*b = bound(n)
 	return nil
 }
+
+// workers is how many jobs run at the same time.
+type workers int
+
+func (w *workers) UnmarshalText(text []byte) error {
+	n, ok := number(text, 1)
+	if !ok || n > mostWorkers {
+		return fmt.Errorf("%q is no whole number from 1 to %d", text, mostWorkers)
+	}
+	*w = workers(n)
+	return nil
+}
+
+// mostWorkers is how many jobs of a queue a node may work at the same time.
+const mostWorkers = 1000
 
 // level is the least severity that is logged.
 type level slog.Level

@@ -1,4 +1,4 @@
-// Command godstack is the program: it serves, migrates, seeds, makes accounts, and asks another one how it is.
+// Command godstack is the program: it serves, works jobs, migrates, seeds, makes accounts, and asks another one how it is.
 //
 // It is the only place that reads flags and the environment; app does the rest.
 package main
@@ -65,13 +65,16 @@ func command(environ []string) *cobra.Command {
 			return f(cmd, cfg.app(newLogger(cfg, cmd.ErrOrStderr())))
 		}
 	}
-	var seed bool
+	var seed, noWork bool
 	serve := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the API, the playground and the health checks until a signal comes",
 		Args:  cobra.NoArgs,
 		RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
 			cfg.Seed = seed
+			if noWork {
+				cfg.Role = app.RoleServe
+			}
 			a, err := app.Start(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -85,8 +88,10 @@ func command(environ []string) *cobra.Command {
 		}),
 	}
 	serve.Flags().BoolVar(&seed, "seed", false, "fill an empty database with demonstration data first (development)")
+	serve.Flags().BoolVar(&noWork, "no-work", false, "work no jobs: other nodes do, by godstack work")
 	root.AddCommand(
 		serve,
+		workCommand(configured),
 		userCommand(configured),
 		healthyCommand(configured),
 		&cobra.Command{
@@ -119,6 +124,27 @@ func command(environ []string) *cobra.Command {
 		},
 	)
 	return root
+}
+
+// workCommand is the command that works jobs.
+func workCommand(configured func(func(*cobra.Command, app.Config) error) func(*cobra.Command, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   "work",
+		Short: "Work jobs, and serve nothing but /metrics, /healthz and /readyz on METRICS_ADDR, until a signal comes",
+		Args:  cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, cfg app.Config) error {
+			cfg.Role = app.RoleWork
+			a, err := app.Start(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			if a.Addr() != nil {
+				cmd.Printf("Listening   %s\n", a.Addr())
+			}
+			cmd.Println("Working jobs")
+			return a.Wait()
+		}),
+	}
 }
 
 // userCommand is the command that makes accounts.

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"godstack/internal/auth"
+	"godstack/internal/job"
 	"godstack/internal/mail"
 	"godstack/internal/ratelimit"
 	"godstack/internal/record"
@@ -66,7 +67,7 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func
 		settings.VerifyEmail = auth.VerifyOptional
 	}
 	a.Service, err = auth.New(auth.Deps{
-		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: a.mail, Limits: a.counts,
+		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets}, Limits: a.counts,
 		Lag: lag, Committed: committed, Logger: cfg.Logger,
 	}, &settings)
 	if err != nil {

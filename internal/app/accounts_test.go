@@ -2,6 +2,7 @@ package app
 
 import (
 	"bufio"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -299,6 +300,16 @@ func TestSecurityEvents(t *testing.T) {
 	require.Equal(t, "name", table[0][2])
 }
 
+// mailArrives waits for a program's first mail.
+func mailArrives(t *testing.T, a *App) mail.Message {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	m, err := a.Mail().Wait(ctx, func(mail.Message) bool { return true })
+	require.NoError(t, err)
+	return m
+}
+
 // Mail is shown in development, and nowhere else.
 func TestTheMailboxIsForDevelopment(t *testing.T) {
 	t.Parallel()
@@ -306,6 +317,7 @@ func TestTheMailboxIsForDevelopment(t *testing.T) {
 		a := start(t, Config{DatabaseURL: dbtest.URL(t), Development: development})
 		c := open(t, a)
 		require.Empty(t, c.query(t, register, registering("grace")).Errors)
+		mailArrives(t, a)
 		for _, path := range []string{"/mailbox", "/mailbox/1"} {
 			status, body := get(t, local(a)+path)
 			require.Equal(t, map[bool]int{true: 200, false: 404}[development], status, path)
@@ -319,8 +331,10 @@ func TestTheMailboxIsPrivate(t *testing.T) {
 	t.Parallel()
 	cfg := Config{DatabaseURL: dbtest.URL(t), Development: true}
 	cfg.Server.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	c := open(t, start(t, cfg))
+	a := start(t, cfg)
+	c := open(t, a)
 	require.Empty(t, c.query(t, register, registering("grace")).Errors)
+	mailArrives(t, a)
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(c.url, "http://"))
 	require.NoError(t, err)
 	for _, r := range []struct {

@@ -45,6 +45,10 @@ type Config struct {
 	// PublicURL is where browsers find the program, such as https://example.com. Required in production, where it is https
 	// unless it is on this machine. Default in development: Addr by http.
 	PublicURL string
+	// Role is what of the program runs. Default: all of it.
+	Role Role
+	// JobWorkers is how many jobs of a queue run at the same time here, from 1 to 1,000. Default 10.
+	JobWorkers int
 	// Development migrates at the start, allows introspection, makes keys of its own and shows all mail at /mailbox.
 	Development bool
 	// JWTKeys sign access tokens, SecretKeys are for all other secrets, in the forms of [auth.ParseKeys] and
@@ -91,12 +95,27 @@ type Config struct {
 // Tracing says where traces go, and which.
 type Tracing = telemetry.TraceConfig
 
+// Role is what of the program a node runs.
+type Role string
+
+// The roles.
+const (
+	RoleAll   Role = ""      // the API, and jobs
+	RoleServe Role = "serve" // the API; jobs are enqueued, and worked by other nodes
+	RoleWork  Role = "work"  // jobs; Addr is not listened on, and MetricsAddr answers /healthz and /readyz
+)
+
 func (c Config) withDefaults() (Config, error) {
 	if c.DatabaseURL == "" && !c.Development {
 		return c, errors.New("app: DatabaseURL is required in production")
 	}
 	if c.Seed && !c.Development {
 		return c, errors.New("app: Seed is for development")
+	}
+	switch c.Role {
+	case RoleAll, RoleServe, RoleWork:
+	default:
+		return c, fmt.Errorf("app: there is no role %q", c.Role)
 	}
 	if c.DataDir == "" {
 		c.DataDir = ".data"
@@ -169,8 +188,9 @@ type App struct {
 
 // service is a part that runs in the background until ctx is done. Its name is for errors.
 type service struct {
-	name string
-	run  func(ctx context.Context) error
+	name  string
+	run   func(ctx context.Context) error
+	early bool // it stops while the last requests are served, which do not need it
 }
 
 // Start starts the program, which runs until ctx is done or [App.Close] is called. The caller must call Wait
@@ -179,6 +199,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	cfg, err = cfg.complete()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Role == RoleWork {
+		return startWorker(ctx, cfg)
 	}
 	// First, since a port that is taken is the likeliest failure. Who connects now waits in the backlog.
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Addr)
@@ -254,10 +277,10 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 	services := slices.Concat(core.services, db.watch())
 	if counts != nil {
-		if err := counts.listen(ctx, cfg, db, core, srv); err != nil {
+		if err := counts.listen(ctx, cfg, db, core, srv, nil); err != nil {
 			return nil, err
 		}
-		services = append(services, service{"metrics", counts.serve})
+		services = append(services, service{name: "metrics", run: counts.serve})
 		cfg.Logger.InfoContext(ctx, "metrics", "address", counts.ln.Addr().String())
 	}
 
@@ -281,23 +304,32 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 // run serves until ctx is done or a service fails. Services outlast the server, whose last requests need them.
 func run(ctx context.Context, srv *server.Server, ln net.Listener, services []service) error {
+	return runServices(ctx, services, func(ctx context.Context) error { return srv.Serve(ctx, ln) })
+}
+
+// runServices runs services, and serve, until ctx is done or one of them fails. Services outlast serve, but for those that stop early.
+func runServices(ctx context.Context, services []service, serve func(context.Context) error) error {
 	background, stopServices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServices()
 	g, background := errgroup.WithContext(background)
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	defer context.AfterFunc(background, stopServing)()
 	for _, s := range services {
+		until := background
+		if s.early {
+			until = serving
+		}
 		g.Go(func() error {
-			if err := s.run(background); err != nil && background.Err() == nil {
+			if err := s.run(until); err != nil && until.Err() == nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			return nil
 		})
 	}
-	serving, stopServing := context.WithCancel(ctx)
-	defer stopServing()
-	defer context.AfterFunc(background, stopServing)()
 	g.Go(func() error {
 		defer stopServices()
-		return srv.Serve(serving, ln)
+		return serve(serving)
 	})
 	return g.Wait()
 }

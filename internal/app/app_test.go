@@ -240,8 +240,8 @@ func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
 	broken := errors.New("broken")
 	ended := false
 	err = run(t.Context(), s, ln, []service{
-		{"tailer", func(context.Context) error { return broken }},
-		{"other", func(ctx context.Context) error { <-ctx.Done(); ended = true; return ctx.Err() }},
+		{name: "tailer", run: func(context.Context) error { return broken }},
+		{name: "other", run: func(ctx context.Context) error { <-ctx.Done(); ended = true; return ctx.Err() }},
 	})
 	require.ErrorIs(t, err, broken)
 	require.EqualError(t, err, "tailer: broken")

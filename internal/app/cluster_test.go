@@ -101,7 +101,11 @@ func newCluster(t *testing.T, change ...func(*Config)) *cluster {
 	}
 	c.url = c.cfg.DatabaseURL
 	for i := range c.nodes {
-		c.nodes[i] = start(t, c.cfg)
+		cfg := c.cfg
+		if i > 0 { // so that mails are in one place
+			cfg.Role = RoleServe
+		}
+		c.nodes[i] = start(t, cfg)
 	}
 	var err error
 	c.db, err = pgxpool.New(context.Background(), c.url)
@@ -144,9 +148,12 @@ func (c *cluster) events(t *testing.T, name, user string) int {
 	return c.count(t, `security_events WHERE name = $1 AND user_id = $2`, name, user)
 }
 
-// mailed returns the newest mail of a kind to an address, whichever node queued it.
+// mailed returns the newest mail of a kind to an address, whichever node queued it, when all that are queued have been sent.
 func (c *cluster) mailed(t *testing.T, kind, to string) mail.Message {
 	t.Helper()
+	require.Eventually(t, func() bool {
+		return c.count(t, `river_job WHERE kind = 'send_mail' AND state <> 'completed'`) == 0
+	}, patience, 10*time.Millisecond, "all mails are sent")
 	for _, a := range c.nodes {
 		for _, m := range a.Mail().Messages() {
 			if m.Kind == kind && m.To == to {

@@ -152,7 +152,7 @@ func (db *database) watch() []service {
 	if db.cluster == nil {
 		return nil
 	}
-	return []service{{"private database", func(ctx context.Context) error {
+	return []service{{name: "private database", run: func(ctx context.Context) error {
 		select {
 		case <-db.cluster.Done():
 			return db.cluster.Err()

@@ -24,6 +24,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *telemetry.Metrics
 	ln       net.Listener
+	health   func(*http.ServeMux) // adds the checks of a node that has no API to answer them; nil where the API does
 }
 
 // newMetrics returns what the server counts in; nil where cfg says that nobody asks.
@@ -47,11 +48,17 @@ func (m *metrics) counts() *telemetry.Metrics {
 	return m.requests
 }
 
-// listen begins to listen, and registers what the other parts count.
-func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core, srv *server.Server) (err error) {
+// listen begins to listen, and registers what the other parts count. srv is nil where the node has no API, and ready is what its /readyz
+// says then.
+func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core, srv *server.Server, ready func(context.Context) error) (err error) {
 	m.ln, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.MetricsAddr)
 	if err != nil {
 		return fmt.Errorf("METRICS_ADDR: listen on %s: %w", cfg.MetricsAddr, err)
+	}
+	if srv != nil {
+		ready = srv.Ready
+	} else {
+		m.health = func(mux *http.ServeMux) { health(mux, ready) }
 	}
 	r := m.registry
 	r.MustRegister(
@@ -68,17 +75,19 @@ func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core,
 	gauge("ready", "Whether the node serves, as /readyz says.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 		defer cancel()
-		return truth(srv.Ready(ctx) == nil)
+		return truth(ready(ctx) == nil)
 	})
-	gauge("event_streams", "Event streams that are open.", func() float64 { return float64(srv.EventStreams()) })
 	count("trace_export_failures_total", "Batches of spans that the collector did not take.", cfg.tracer.Failures)
 
-	gauge("sockets", "WebSockets that are open.", func() float64 { return float64(srv.Sockets().Sockets) })
-	gauge("socket_operations", "Operations that run over WebSockets.", func() float64 { return float64(srv.Sockets().Operations) })
-	count("socket_messages_received_total", "Messages and control frames of WebSockets.", func() uint64 { return uint64(srv.Sockets().In) })
-	count("socket_messages_sent_total", "Messages and control frames to WebSockets.", func() uint64 { return uint64(srv.Sockets().Out) })
-	count("socket_pauses_total", "Events that a WebSocket had no room for.", func() uint64 { return uint64(srv.Sockets().Refused) })
-	count("socket_slow_total", "WebSockets closed because their client took nothing.", func() uint64 { return uint64(srv.Sockets().Slow) })
+	if srv != nil {
+		gauge("event_streams", "Event streams that are open.", func() float64 { return float64(srv.EventStreams()) })
+		gauge("sockets", "WebSockets that are open.", func() float64 { return float64(srv.Sockets().Sockets) })
+		gauge("socket_operations", "Operations that run over WebSockets.", func() float64 { return float64(srv.Sockets().Operations) })
+		count("socket_messages_received_total", "Messages and control frames of WebSockets.", func() uint64 { return uint64(srv.Sockets().In) })
+		count("socket_messages_sent_total", "Messages and control frames to WebSockets.", func() uint64 { return uint64(srv.Sockets().Out) })
+		count("socket_pauses_total", "Events that a WebSocket had no room for.", func() uint64 { return uint64(srv.Sockets().Refused) })
+		count("socket_slow_total", "WebSockets closed because their client took nothing.", func() uint64 { return uint64(srv.Sockets().Slow) })
+	}
 
 	gauge("streams", "Subscriptions to records.", func() float64 { return float64(c.engine.Stats().Streams) })
 	count("stream_events_total", "Events that were sent.", func() uint64 { return c.engine.Stats().Events })
@@ -105,6 +114,13 @@ func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core,
 			func() uint64 { return c.replica.Status().Behind })
 		count("standby_failures_total", "Queries begun on the standby and again on the primary.", func() uint64 { return c.replica.Status().Failed })
 	}
+	if c.jobs != nil {
+		gauge("jobs_running", "Jobs that run on this node.", func() float64 { return float64(c.jobs.Stats().Running) })
+		count("jobs_worked_total", "Attempts at jobs that succeeded.", func() uint64 { return c.jobs.Stats().Worked })
+		count("jobs_failed_total", "Attempts at jobs that failed.", func() uint64 { return c.jobs.Stats().Failed })
+		count("jobs_returned_total", "Attempts at jobs that a stop cut short.", func() uint64 { return c.jobs.Stats().Returned })
+		count("jobs_rescued_total", "Jobs of nodes that are gone, given to others.", func() uint64 { return c.jobs.Stats().Rescued })
+	}
 	return nil
 }
 
@@ -115,12 +131,12 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// readyTimeout bounds how long a scrape waits for what it asks.
-const readyTimeout = 2 * time.Second
-
 // handler has profiles beside the metrics: they are for the same people.
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
+	if m.health != nil {
+		m.health(mux)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

@@ -40,7 +40,7 @@ func TestMetrics(t *testing.T) {
 	_, body := get(t, "http://"+addr+"/metrics")
 	for _, name := range []string{
 		"sockets", "socket_messages_sent_total", "streams", "stream_events_total", "changelog_lag_seconds", "changelog_reads_total",
-		"pubsub_connected", "pubsub_connections_total",
+		"pubsub_connected", "pubsub_connections_total", "jobs_running", "jobs_worked_total",
 	} {
 		require.Contains(t, body, "\ngodstack_"+name+" ")
 	}

@@ -14,6 +14,7 @@ import (
 	"godstack/internal/auth"
 	"godstack/internal/changelog"
 	"godstack/internal/entpgx"
+	"godstack/internal/job"
 	"godstack/internal/pubsub"
 	"godstack/internal/record"
 	"godstack/internal/replica"
@@ -29,6 +30,7 @@ type core struct {
 	pubsub     *pubsub.Node
 	replica    *replica.Replica // nil for none
 	accounts   *accounts
+	jobs       *job.Runner // nil where the node works none
 }
 
 // newCore builds everything between the pool and the GraphQL schema.
@@ -89,18 +91,20 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 	c.schema = graph.NewExecutableSchema(graph.Config{Resolvers: &graph.Resolver{Stores: stores, Auth: c.accounts.Service}})
 	c.extensions = []graphql.HandlerExtension{record.Operation{Engine: stores.Engine, Alone: auth.MutationFields}}
 	c.services = []service{
-		{"change log", c.tailer.Run},
-		{"wake-ups", func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
-		{"change log retention", func(ctx context.Context) error {
-			return changelog.RunRetention(ctx, pool, 0, cfg.Logger)
-		}},
-		{"accounts' clean-up", c.accounts.RunCleanup},
-		{"idempotency keys' retention", func(ctx context.Context) error {
-			return record.RunKeyRetention(ctx, pool, 0, cfg.Logger)
-		}},
+		{name: "change log", run: c.tailer.Run},
+		{name: "wake-ups", run: func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
+	}
+	if cfg.Role != RoleServe {
+		c.jobs, err = job.NewRunner(pool, job.Deps{Records: client, Sender: c.accounts.sender, Sealer: secrets, Accounts: c.accounts}, &job.Config{
+			Workers: cfg.JobWorkers, PollOnly: cfg.ListenURL != "", Logger: cfg.Logger,
+		})
+		if err != nil {
+			return nil, errors.Join(err, c.accounts.close())
+		}
+		c.services = append(c.services, service{name: "jobs", run: c.jobs.Run, early: true})
 	}
 	if c.replica != nil {
-		c.services = append(c.services, service{"standby", c.replica.Run})
+		c.services = append(c.services, service{name: "standby", run: c.replica.Run})
 	}
 	return c, nil
 }
@@ -117,6 +121,14 @@ func (c *core) ready() error {
 		return errors.New("the change log is not being read")
 	}
 	return nil
+}
+
+// working is the readiness check of a node that works jobs and nothing else.
+func (c *core) working(ctx context.Context) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	return c.jobs.Ready(ctx)
 }
 
 // notes are what operators should know although the node serves: without wake-ups, changes of other nodes come with the next read.

@@ -11,8 +11,6 @@ import (
 const (
 	// afterlife is for how long sessions are kept that have ended.
 	afterlife = 30 * 24 * time.Hour
-	// cleanupInterval is how often RunCleanup cleans up.
-	cleanupInterval = time.Hour
 	// cleanupBatch is how many rows go in one transaction.
 	cleanupBatch = 5000
 	// cleanupLock is the advisory lock of whoever cleans up.
@@ -54,20 +52,4 @@ func (s *Service) Cleanup(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// RunCleanup cleans up every hour until ctx is done, and returns nil then. What fails is logged and tried again.
-func (s *Service) RunCleanup(ctx context.Context) error {
-	tick := time.NewTicker(cleanupInterval)
-	defer tick.Stop()
-	for {
-		if err := s.Cleanup(ctx); err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "clean up", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

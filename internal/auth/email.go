@@ -111,16 +111,18 @@ func (s *Service) mailLink(ctx context.Context, t tx, u *user, p purpose, event 
 		return err
 	}
 	end := `RELEASE SAVEPOINT link`
-	if !somebody {
-		end = `ROLLBACK TO SAVEPOINT link`
+	if somebody {
+		err = s.enqueue(ctx, t, m)
+	} else {
+		end, err = `ROLLBACK TO SAVEPOINT link`, s.rehearse(ctx, t, m)
+	}
+	if err != nil {
+		return err
 	}
 	if _, err := t.Exec(ctx, end); err != nil {
 		return fmt.Errorf("mail link: %w", err)
 	}
-	if !somebody {
-		return nil
-	}
-	return s.enqueue(ctx, t, m)
+	return nil
 }
 
 // RequestPasswordReset mails a link to set a new password, if the address is somebody's. It answers true and does the

@@ -1,10 +1,7 @@
 package changelog
 
 import (
-	"context"
-	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -98,16 +95,4 @@ func TestExpiredWhileAway(t *testing.T) {
 	batch, err = r.read(t.Context())
 	require.NoError(t, err)
 	require.True(t, batch.Resync)
-}
-
-func TestRunRetention(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.days()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- RunRetention(ctx, b, 0, slog.New(slog.DiscardHandler)) }()
-	require.Eventually(t, func() bool { return b.text(`SELECT count(*) FROM changes`) == "9" }, 10*time.Second, time.Millisecond)
-	cancel()
-	require.NoError(t, <-done)
 }

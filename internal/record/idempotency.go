@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -315,26 +314,6 @@ func PurgeKeys(ctx context.Context, db entpgx.Querier) (removed int, err error) 
 		n := int(tag.RowsAffected())
 		if removed += n; n < purgeBatch {
 			return removed, nil
-		}
-	}
-}
-
-// RunKeyRetention calls [PurgeKeys] at once and at each interval (0 means an hour) until ctx is done, and returns nil then. Every node may
-// run it. Errors are logged.
-func RunKeyRetention(ctx context.Context, db entpgx.Querier, interval time.Duration, log *slog.Logger) error {
-	if interval == 0 {
-		interval = time.Hour
-	}
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		if _, err := PurgeKeys(ctx, db); err != nil && ctx.Err() == nil {
-			log.ErrorContext(ctx, "idempotency keys' retention", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
 		}
 	}
 }

@@ -547,18 +547,6 @@ func TestPurgeKeys(t *testing.T) {
 	require.ErrorContains(t, err, "purge idempotency keys: ")
 }
 
-func TestRunKeyRetention(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	background(t, func(ctx context.Context) error {
-		return record.RunKeyRetention(ctx, b, time.Millisecond, slog.New(slog.NewTextHandler(logtest.Writer(), nil)))
-	})
-	for range 2 {
-		b.sql(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at) VALUES (gen_random_uuid(), 'k', '', now() - interval '2 days')`)
-		require.Eventually(t, func() bool { return b.keys(t) == 0 }, 10*time.Second, 5*time.Millisecond)
-	}
-}
-
 // Without a key nothing is allocated for it, nor sent to the database: TestStatements and TestStatementsOfWrites have the statements.
 //
 //nolint:paralleltest // it counts the allocations of the process

@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"path"
 	"slices"
 
 	"entgo.io/ent/dialect"
@@ -63,7 +64,7 @@ func (o Operation) InterceptResponse(ctx context.Context, next graphql.ResponseH
 		return refuse(ctx, &Error{Code: BadUserInput, Message: "fields that sign in or manage an account cannot be mixed with " +
 			"others in one operation: they commit on their own"})
 	}
-	w := &work{engine: o.Engine, alone: alone}
+	w := &work{engine: o.Engine, alone: alone && generated(op.SelectionSet[0].(*ast.Field))}
 	defer w.end(ctx)
 	// What was refused before, as by the limits, comes here for its errors alone.
 	if key, _ := keyOf(oc); key != "" && len(graphql.GetErrors(ctx)) == 0 {
@@ -141,10 +142,24 @@ func (o Operation) InterceptRootField(ctx context.Context, next graphql.RootReso
 	res := next(ctx)
 	// A field whose write succeeded may still be null, for an error inside its selection: that is no failure. Nor is the
 	// null that a hand-written field answers without an error.
-	if res == graphql.Null && !w.written && len(graphql.GetErrors(ctx)) > before {
-		w.failed = ast.PathName(graphql.GetRootFieldContext(ctx).Field.Alias)
+	// One that is written by hand fails with its own error also after it has written: what it left undone belonged to that.
+	if errs := graphql.GetErrors(ctx)[before:]; res == graphql.Null && len(errs) > 0 {
+		field := graphql.GetRootFieldContext(ctx).Field
+		own := func(err *gqlerror.Error) bool { return len(err.Path) == 1 }
+		if !w.written || !generated(field.Field) && slices.ContainsFunc(errs, own) {
+			w.failed = ast.PathName(field.Alias)
+		}
 	}
 	return res
+}
+
+// generatedSDL is the file of the schema whose mutations are wholly those of this package. One that is written by hand may do more beside a
+// write, such as enqueue a job, and all that is one transaction.
+const generatedSDL = "ent.graphql"
+
+func generated(f *ast.Field) bool {
+	d := f.Definition
+	return d != nil && d.Position != nil && d.Position.Src != nil && path.Base(d.Position.Src.Name) == generatedSDL
 }
 
 // oneField reports whether a selection is a single field for certain.
@@ -162,6 +177,7 @@ type work struct {
 	tx      *entpgx.Tx
 	alone   bool            // the operation has one root field
 	written bool            // the current root field has written
+	gone    bool            // something is written and committed, without a transaction that could take more
 	dirty   bool            // something is written that Committed should be told of
 	failed  ast.PathElement // the root field that failed
 	merged  []Merged        // what the root fields so far have merged
@@ -173,6 +189,34 @@ type workKey struct{}
 func workOf(ctx context.Context) *work {
 	w, _ := ctx.Value(workKey{}).(*work)
 	return w
+}
+
+// withActor has the change log told who writes.
+func withActor(ctx context.Context) context.Context {
+	if v, ok := viewer.FromContext(ctx); ok {
+		return entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
+	}
+	return ctx
+}
+
+// ErrNoTransaction is returned by [Tx] where none runs.
+var ErrNoTransaction = errors.New("no transaction runs here: only in a mutation that is written by hand, and in hooks of ent")
+
+// Tx returns the transaction in which the write of ctx runs, for what else belongs to it: that of the mutation operation, where a resolver
+// written by hand asks, or a hook's. It begins with its first statement, is committed before the answer leaves, and rolled back where a
+// field fails; the caller does neither. Elsewhere, in fields of a selection and in those that commit on their own, it is ErrNoTransaction.
+func Tx(ctx context.Context) (pgx.Tx, error) {
+	w := workOf(ctx)
+	if w == nil || w.gone {
+		return nil, ErrNoTransaction
+	}
+	if w.tx == nil {
+		if w.alone {
+			return nil, ErrNoTransaction
+		}
+		w.tx = w.engine.driver.Begin(withActor(ctx), pgx.TxOptions{})
+	}
+	return w.tx.PGX(), nil
 }
 
 // reader returns what reads go through on the primary: the operation's transaction once it has begun, else the pool.
@@ -221,7 +265,7 @@ func (g *Engine) write(ctx context.Context, oneStatement bool, c checks, f func(
 			return err
 		}
 		if w != nil {
-			w.written = true
+			w.written, w.gone = true, true
 		}
 		g.committed()
 	default:

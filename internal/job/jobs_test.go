@@ -1,0 +1,122 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"godstack/internal/auth"
+	"godstack/internal/mail"
+)
+
+var message = mail.Message{To: "ada@example.com", Subject: "Confirm", Text: "Open https://example.com/verify-email?token=gst_secret", Kind: mail.VerifyEmail}
+
+// sender answers for each mail what it is told.
+type sender struct {
+	sent    chan mail.Message
+	answers chan error
+}
+
+func (s *sender) Send(_ context.Context, m mail.Message) error {
+	s.sent <- m
+	return <-s.answers
+}
+
+func secrets(t *testing.T) *auth.Secrets {
+	t.Helper()
+	s, err := auth.ParseSecrets(auth.GenerateSecret())
+	require.NoError(t, err)
+	return s
+}
+
+// mail queues the message.
+func (b *bundle) mail(t *testing.T, q MailQueue) (e Enqueued) {
+	t.Helper()
+	require.NoError(t, pgx.BeginFunc(t.Context(), b, func(tx pgx.Tx) error { return q.Enqueue(t.Context(), tx, message) }))
+	e.ID = one[int64](t, b, `SELECT max(id) FROM river_job`)
+	return e
+}
+
+func mailKinds() []Kind {
+	return slices.DeleteFunc(All(), func(k Kind) bool { return k.name != sendMail{}.Kind() })
+}
+
+func TestMail(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys := secrets(t)
+	s := &sender{sent: make(chan mail.Message, 10), answers: make(chan error, 10)}
+	b.start(t, Deps{Sender: s, Sealer: keys}, Config{Kinds: mailKinds()})
+	q := MailQueue{Sealer: keys}
+
+	s.answers <- errors.New("the server does not answer")
+	s.answers <- nil
+	e := b.mail(t, q)
+	want := message
+	want.ID = fmt.Sprintf("job-%d", e.ID)
+	require.Equal(t, want, receive(t, s.sent))
+	require.Equal(t, want, receive(t, s.sent), "again")
+	b.becomes(t, e, "completed")
+
+	s.answers <- &mail.SendError{Kind: message.Kind, Permanent: true, Err: errors.New("no such mailbox")}
+	e = b.mail(t, q)
+	want.ID = fmt.Sprintf("job-%d", e.ID)
+	require.Equal(t, want, receive(t, s.sent))
+	b.becomes(t, e, "cancelled")
+
+	// A key that this node does not have, another may.
+	e = b.mail(t, MailQueue{Sealer: secrets(t)})
+	b.becomes(t, e, "retryable")
+	require.Empty(t, s.sent)
+	require.Error(t, pgx.BeginFunc(t.Context(), b, func(tx pgx.Tx) error { return q.Enqueue(t.Context(), tx, mail.Message{To: "nobody"}) }))
+}
+
+func TestMailIsSealed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	e := b.mail(t, MailQueue{Sealer: secrets(t)})
+	row := one[string](t, b, `SELECT j::text FROM river_job j WHERE id = $1`, e.ID)
+	require.NotContains(t, row, "gst_")
+	require.NotContains(t, row, "ada@")
+	require.Contains(t, row, mail.VerifyEmail, "operators see what kind it is")
+
+	// What is sealed as one kind is not taken for another.
+	s := &sender{sent: make(chan mail.Message, 10), answers: make(chan error, 10)}
+	b.exec(t, `UPDATE river_job SET args = jsonb_set(args, '{mail}', '"reset_password"'), max_attempts = 1`)
+	b.start(t, Deps{Sender: s, Sealer: secrets(t)}, Config{Kinds: mailKinds()})
+	b.becomes(t, e, "discarded")
+	require.Empty(t, s.sent)
+}
+
+// cleaner counts.
+type cleaner struct{ calls atomic.Int64 }
+
+func (c *cleaner) Cleanup(context.Context) error {
+	c.calls.Add(1)
+	return nil
+}
+
+// The periodic jobs of the application run on their own.
+func TestCleanUps(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(t, `INSERT INTO changes (slot, at, entity, op) SELECT changelog_slot(at), at, 'old', 'R' FROM (SELECT now() - interval '8 days' AS at) s`)
+	b.exec(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at) VALUES
+		(gen_random_uuid(), 'old', '', now() - interval '25 hours'), (gen_random_uuid(), 'new', '', now())`)
+	c := &cleaner{}
+	b.start(t, Deps{Accounts: c, Sealer: secrets(t), Sender: &mail.Recorder{}}, Config{})
+	for _, kind := range []string{"clean_up_accounts", "expire_changes", "purge_idempotency_keys"} {
+		eventually(t, func() bool {
+			return one[bool](t, b, `SELECT EXISTS (SELECT FROM river_job WHERE kind = $1 AND state = 'completed')`, kind)
+		}, kind)
+	}
+	require.EqualValues(t, 1, c.calls.Load())
+	require.Zero(t, one[int](t, b, `SELECT count(*) FROM changes WHERE entity = 'old'`))
+	require.Equal(t, "new", one[string](t, b, `SELECT string_agg(key, ' ') FROM idempotency_keys`))
+}

@@ -1,0 +1,26 @@
+package job
+
+import (
+	"context"
+	"time"
+
+	"godstack/internal/record"
+)
+
+// purgeKeys removes idempotency keys of more than a day ago, and the answers to them.
+type purgeKeys struct{}
+
+var _ = define[purgeKeys]()
+
+func (purgeKeys) Kind() string { return "purge_idempotency_keys" }
+
+// Every is how often it runs.
+func (purgeKeys) Every() time.Duration { return time.Hour }
+
+// Defaults: the next one is an hour away.
+func (purgeKeys) Defaults() Options { return Options{Timeout: 5 * time.Minute, MaxAttempts: 5} }
+
+func (purgeKeys) Work(ctx context.Context, d *Deps) error {
+	_, err := record.PurgeKeys(ctx, d.Pool)
+	return err
+}

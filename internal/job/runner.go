@@ -1,0 +1,282 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+)
+
+// Config of a Runner. The zero value is the default.
+type Config struct {
+	// Workers is how many jobs of a queue run at the same time on this node. Default 10, at most 1,000.
+	Workers int
+	// Kinds are the types of jobs that are worked; others are left for nodes that know them. Nil: [All].
+	Kinds []Kind
+	// StopTimeout is how long jobs may go on after a stop, before their contexts end. Default 10 s.
+	StopTimeout time.Duration
+	// Lease is for how long a node is believed to live after it was last heard of. It says so each third of it. Default 45 s, so that its
+	// jobs go on elsewhere within two minutes.
+	Lease time.Duration
+	// PollInterval is how often a queue is looked at where nobody says that there is something. Default a second.
+	PollInterval time.Duration
+	// PollOnly does without LISTEN, as behind a pooler that gives no sessions.
+	PollOnly bool
+	// Logger takes what goes wrong. Default: none.
+	Logger *slog.Logger
+}
+
+// complete returns c with its defaults, or what is wrong with it.
+func (c Config) complete() (Config, error) {
+	c.Workers = cmp.Or(c.Workers, 10)
+	c.StopTimeout = cmp.Or(c.StopTimeout, 10*time.Second)
+	c.Lease = cmp.Or(c.Lease, 45*time.Second)
+	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
+	if c.Kinds == nil {
+		c.Kinds = All()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.Workers < 1 || c.Workers > 1000:
+		return c, fmt.Errorf("job: Workers must be from 1 to 1000, not %d", c.Workers)
+	case c.StopTimeout < 0:
+		return c, fmt.Errorf("job: StopTimeout is negative: %s", c.StopTimeout)
+	case c.Lease < 100*time.Millisecond:
+		return c, fmt.Errorf("job: Lease must be 100ms or more, not %s", c.Lease)
+	case c.PollInterval < 100*time.Millisecond:
+		return c, fmt.Errorf("job: PollInterval must be 100ms or more, not %s", c.PollInterval)
+	}
+	return c, nil
+}
+
+const (
+	// hardStop is how long a job may take to end after its context has.
+	hardStop = 5 * time.Second
+	// forgotten is after what time the rows of nodes go that are gone.
+	forgotten = 24 * time.Hour
+)
+
+// Runner works jobs on a node. All nodes together choose one that makes periodic jobs and removes old ones.
+type Runner struct {
+	cfg    Config
+	pool   *pgxpool.Pool
+	deps   *Deps
+	client *river.Client[pgx.Tx]
+
+	stopping                          atomic.Bool
+	running                           atomic.Int64
+	worked, failed, returned, rescued atomic.Uint64
+}
+
+// Stats are what a Runner has done since it began.
+type Stats struct {
+	Running  int    // jobs at this moment
+	Worked   uint64 // attempts that succeeded
+	Failed   uint64 // attempts that did not
+	Returned uint64 // attempts that a stop cut short
+	Rescued  uint64 // jobs of nodes that are gone
+}
+
+// NewRunner returns a runner that works nothing until [Runner.Run].
+func NewRunner(pool *pgxpool.Pool, deps Deps, cfg *Config) (_ *Runner, err error) {
+	if cfg == nil {
+		cfg = &Config{}
+	}
+	c, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	deps.Pool = pool
+	r := &Runner{cfg: c, pool: pool, deps: &deps}
+	workers := river.NewWorkers()
+	var repeated []*river.PeriodicJob
+	for _, k := range c.Kinds {
+		if err := k.add(workers, r); err != nil {
+			return nil, fmt.Errorf("job: %w", err)
+		}
+		if p, ok := k.zero.(periodic); ok {
+			job, err := repeat(k.zero, p.Every())
+			if err != nil {
+				return nil, fmt.Errorf("job: %s: %w", k.name, err)
+			}
+			repeated = append(repeated, job)
+		}
+	}
+	perQueue := map[string]river.QueueConfig{}
+	for _, q := range queues {
+		perQueue[q] = river.QueueConfig{MaxWorkers: c.Workers}
+	}
+	r.client, err = river.NewClient(riverpgxv5.New(pool), &river.Config{
+		ID:                  uuid.NewString(),
+		Queues:              perQueue,
+		Workers:             workers,
+		PeriodicJobs:        repeated,
+		FetchOnlyKnownKinds: true, // while a release is rolled out, the new one's jobs are for its nodes
+		FetchPollInterval:   c.PollInterval,
+		PollOnly:            c.PollOnly,
+		JobTimeout:          DefaultTimeout,
+		SoftStopTimeout:     c.StopTimeout,
+		// River rescues by when an attempt began, of which jobs that take long know nothing: see rescue. Its own way is left for what cannot
+		// be running any more.
+		RescueStuckJobsAfter: MaxTimeout + time.Hour,
+		Logger:               c.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("job: %w", err)
+	}
+	return r, nil
+}
+
+// repeat is a periodic job. Its scheduler lives in the memory of one node, and begins anew on another: what keeps it to one a period is
+// that the row is unique by it.
+func repeat(args Args, every time.Duration) (*river.PeriodicJob, error) {
+	if every < time.Second || every > 24*time.Hour {
+		return nil, fmt.Errorf("the period must be from 1s to a day, after which completed jobs are removed, not %s", every)
+	}
+	opts, err := Options{}.of(args)
+	if err != nil {
+		return nil, err
+	}
+	insert, err := opts.insert()
+	if err != nil {
+		return nil, err
+	}
+	insert.UniqueOpts = river.UniqueOpts{ByPeriod: every}
+	return river.NewPeriodicJob(river.PeriodicInterval(every), func() (river.JobArgs, *river.InsertOpts) {
+		o := *insert
+		return args, &o
+	}, &river.PeriodicJobOpts{ID: args.Kind(), RunOnStart: true}), nil
+}
+
+// Stats returns what was done.
+func (r *Runner) Stats() Stats {
+	return Stats{
+		Running: int(r.running.Load()), Worked: r.worked.Load(), Failed: r.failed.Load(), Returned: r.returned.Load(), Rescued: r.rescued.Load(),
+	}
+}
+
+// Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and five seconds. It is called once. What cannot begin
+// is an error.
+func (r *Runner) Run(ctx context.Context) error {
+	if err := r.beat(ctx); err != nil { // before the first job is fetched
+		return fmt.Errorf("job: say that this node lives: %w", err)
+	}
+	background := context.WithoutCancel(ctx)
+	if err := r.client.Start(background); err != nil {
+		return fmt.Errorf("job: start: %w", err)
+	}
+	alive, stopBeating := context.WithCancel(background)
+	beating := make(chan struct{})
+	go func() {
+		defer close(beating)
+		r.watch(alive)
+	}()
+	<-ctx.Done()
+	r.stopping.Store(true)
+	stop, cancel := context.WithTimeout(background, r.cfg.StopTimeout+hardStop)
+	defer cancel()
+	err := r.client.Stop(stop)
+	stopBeating()
+	<-beating
+	if err != nil {
+		r.cfg.Logger.ErrorContext(ctx, "jobs do not end; another node will work them", "running", r.running.Load())
+	}
+	leave, cancel := context.WithTimeout(background, hardStop)
+	defer cancel()
+	if _, err := r.pool.Exec(leave, `DELETE FROM job_workers WHERE id = $1`, r.client.ID()); err != nil {
+		r.cfg.Logger.WarnContext(ctx, "job: take leave", "error", err)
+	}
+	return nil
+}
+
+// watch says that this node lives, and looks for jobs of nodes that do not, until ctx is done.
+func (r *Runner) watch(ctx context.Context) {
+	tick := time.NewTicker(r.cfg.Lease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := r.beat(ctx)
+		if err == nil {
+			err = r.rescue(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Logger.ErrorContext(ctx, "look after jobs", "error", err)
+		}
+	}
+}
+
+// beat says that this node lives, by the database's clock.
+func (r *Runner) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
+	defer cancel()
+	_, err := r.pool.Exec(ctx, `INSERT INTO job_workers (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = now()`, r.client.ID())
+	return err
+}
+
+// rescue gives jobs back to the queue whose worker has not been heard of for a lease, or ends those that have no attempt left.
+func (r *Runner) rescue(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
+	defer cancel()
+	rows, err := r.pool.Query(ctx, `
+		UPDATE river_job j SET
+			state = CASE WHEN ended THEN state_after ELSE 'available' END,
+			finalized_at = CASE WHEN ended THEN now() END,
+			scheduled_at = CASE WHEN ended THEN j.scheduled_at ELSE now() + least(power(j.attempt, 4), 3600) * interval '1 second' END,
+			errors = array_append(j.errors, jsonb_build_object('at', now(), 'attempt', j.attempt, 'error', 'the worker is gone', 'trace', ''))
+		FROM (
+			SELECT id, metadata ? 'cancel_attempted_at' OR attempt >= max_attempts AS ended,
+				CASE WHEN metadata ? 'cancel_attempted_at' THEN 'cancelled'::river_job_state ELSE 'discarded' END AS state_after
+			FROM river_job
+			WHERE state = 'running' AND NOT EXISTS (SELECT FROM job_workers w
+				WHERE w.id = attempted_by[array_upper(attempted_by, 1)] AND w.seen_at > now() - $1 * interval '1 millisecond')
+			FOR UPDATE SKIP LOCKED
+		) gone
+		WHERE j.id = gone.id AND j.state = 'running'
+		RETURNING j.id`, r.cfg.Lease.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("rescue: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return fmt.Errorf("rescue: %w", err)
+	}
+	if len(ids) > 0 {
+		r.rescued.Add(uint64(len(ids)))
+		r.cfg.Logger.WarnContext(ctx, "jobs rescued from workers that are gone", "jobs", strings.Trim(fmt.Sprint(ids), "[]"))
+	}
+	_, err = r.pool.Exec(ctx, `DELETE FROM job_workers WHERE seen_at < now() - $1::interval`, forgotten)
+	if err != nil {
+		return fmt.Errorf("forget nodes that are gone: %w", err)
+	}
+	return nil
+}
+
+// Ready says what keeps the node from working jobs, nil for nothing.
+func (r *Runner) Ready(ctx context.Context) error {
+	var alive bool
+	err := r.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM job_workers WHERE id = $1 AND seen_at > now() - $2 * interval '1 millisecond')`,
+		r.client.ID(), r.cfg.Lease.Milliseconds()).Scan(&alive)
+	switch {
+	case err != nil:
+		return err
+	case !alive:
+		return errors.New("jobs are not being worked")
+	}
+	return nil
+}
