@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -19,7 +18,6 @@ import (
 
 	"godstack/ent"
 	"godstack/internal/entity"
-	"godstack/internal/logtest"
 	"godstack/internal/record"
 )
 

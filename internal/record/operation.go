@@ -191,14 +191,6 @@ func workOf(ctx context.Context) *work {
 	return w
 }
 
-// withActor has the change log told who writes.
-func withActor(ctx context.Context) context.Context {
-	if v, ok := viewer.FromContext(ctx); ok {
-		return entpgx.WithSetting(ctx, ActorSetting, v.ID.String())
-	}
-	return ctx
-}
-
 // ErrNoTransaction is returned by [Tx] where none runs.
 var ErrNoTransaction = errors.New("no transaction runs here: only in a mutation that is written by hand, and in hooks of ent")
 
@@ -214,7 +206,7 @@ func Tx(ctx context.Context) (pgx.Tx, error) {
 		if w.alone {
 			return nil, ErrNoTransaction
 		}
-		w.tx = w.engine.driver.Begin(withActor(ctx), pgx.TxOptions{})
+		w.tx = w.engine.begin(ctx)
 	}
 	return w.tx.PGX(), nil
 }
