@@ -25,6 +25,8 @@ func TestTheEnvironment(t *testing.T) {
 	open, local := defaults, defaults
 	open.Addr, open.PublicURL = ":8080", "https://example.com"
 	local.Addr, local.PublicURL = "localhost:80", "http://[::1]:8080"
+	trusted := defaults
+	trusted.TrustedDocuments, trusted.TrustedDocumentsOnly = "manifests/*.json", true
 	const (
 		sayENV     = ": say production, or development, which has keys of its own and shows the API's schema"
 		noDatabase = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
@@ -87,6 +89,10 @@ func TestTheEnvironment(t *testing.T) {
 		{"TRUSTED_PROXIES", []string{"TRUSTED_PROXIES=::1,proxy"}, config{}, `TRUSTED_PROXIES: "proxy" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6", []string{"TRUSTED_PROXIES=::ffff:10.0.0.1"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.1" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6, a network", []string{"TRUSTED_PROXIES=::ffff:10.0.0.0/104"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.0/104" is no network such as 10.0.0.0/8`},
+		{"TRUSTED_DOCUMENTS", []string{"TRUSTED_DOCUMENTS=[.json"}, config{}, `TRUSTED_DOCUMENTS: "[.json" is neither a path nor a pattern such as manifests/*.json`},
+		{"TRUSTED_DOCUMENTS_ONLY", []string{"TRUSTED_DOCUMENTS_ONLY=1"}, config{}, `TRUSTED_DOCUMENTS_ONLY: "1" is neither true nor false`},
+		{"TRUSTED_DOCUMENTS_ONLY of nothing", []string{"TRUSTED_DOCUMENTS_ONLY=true"}, config{}, "TRUSTED_DOCUMENTS_ONLY: needs TRUSTED_DOCUMENTS, or nothing would be executed"},
+		{"trusted documents", []string{"TRUSTED_DOCUMENTS=manifests/*.json", "TRUSTED_DOCUMENTS_ONLY=true"}, trusted, ""},
 		{"all at once", []string{"ENV=x", "LOG_LEVEL=y"}, config{}, "ENV: \"x\" is neither development nor production\nLOG_LEVEL: \"y\" is none of debug, info, warn and error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -22,6 +22,9 @@ const (
 	TooComplex      Code = "TOO_COMPLEX"
 	Unavailable     Code = "UNAVAILABLE"
 	Internal        Code = "INTERNAL"
+
+	PersistedQueryNotFound Code = "PERSISTED_QUERY_NOT_FOUND" // by the protocol of Apollo
+	UntrustedDocument      Code = "UNTRUSTED_DOCUMENT"
 )
 
 // Error is an error that a client may see. Everything else that a resolver returns is INTERNAL: it is logged
