@@ -55,6 +55,16 @@ func Account(app string) map[string]http.Handler {
 	return handlers
 }
 
+// AccountDocuments are the GraphQL documents that those pages send, as they send them.
+var AccountDocuments = []string{
+	"mutation ($token: String!) { verifyEmail(token: $token) { accessToken user { name } } }",
+	"mutation ($token: String!, $password: String!) { resetPassword(token: $token, password: $password) }",
+	"mutation ($token: String!) { revertEmail(token: $token) }",
+	"mutation ($email: String) { requestEmailVerification(email: $email) }",
+	"mutation ($email: String!) { requestPasswordReset(email: $email) }",
+	"mutation { logout }",
+}
+
 // mailed is a page whose address has a token in it: it is neither stored nor named to anybody.
 type mailed []byte
 

@@ -33,6 +33,18 @@ func account(app string) func(method, target string, header ...string) *http.Res
 	}
 }
 
+// AccountDocuments are all that account.js sends.
+func TestAccountDocuments(t *testing.T) {
+	t.Parallel()
+	script, err := accountFiles.ReadFile("account/account.js")
+	require.NoError(t, err)
+	var sent []string
+	for _, m := range regexp.MustCompile(`'((?:query|mutation)\b[^']*)'`).FindAllSubmatch(script, -1) {
+		sent = append(sent, string(m[1]))
+	}
+	require.ElementsMatch(t, sent, AccountDocuments)
+}
+
 func TestAccountPages(t *testing.T) {
 	t.Parallel()
 	ask := account("")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -43,6 +44,9 @@ type config struct {
 	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
 	JobWorkers     workers    `env:"JOB_WORKERS"`
 
+	TrustedDocuments     files `env:"TRUSTED_DOCUMENTS"`
+	TrustedDocumentsOnly yesNo `env:"TRUSTED_DOCUMENTS_ONLY" envDefault:"false"`
+
 	SocketsPerUser     limit `env:"SOCKETS_PER_USER"`
 	SocketsPerAddress  limit `env:"SOCKETS_PER_ADDRESS"`
 	SocketOperations   bound `env:"SOCKET_OPERATIONS"`
@@ -77,6 +81,9 @@ func loadConfig(environ []string) (config, error) {
 	}
 	if cfg.Env == production && cfg.DatabaseURL == "" {
 		return config{}, errors.New("DATABASE_URL: required where ENV is production")
+	}
+	if cfg.TrustedDocumentsOnly && cfg.TrustedDocuments == "" {
+		return config{}, errors.New("TRUSTED_DOCUMENTS_ONLY: needs TRUSTED_DOCUMENTS, or nothing would be executed")
 	}
 	return cfg, nil
 }
@@ -140,10 +147,14 @@ func (c config) app(log *slog.Logger) app.Config {
 		Tracing:     c.tracing(),
 		RateLimit:   int(c.RateLimit),
 		JobWorkers:  int(c.JobWorkers),
-		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
-			PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
-			MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
-		}},
+		Server: server.Config{
+			Origins: origins, TrustedProxies: proxies,
+			Trusted: server.TrustedDocuments{Files: string(c.TrustedDocuments), Only: bool(c.TrustedDocumentsOnly)},
+			Sockets: server.Sockets{
+				PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),
+				MessageSize: int(c.SocketMessageBytes), WriteBuffer: int(c.SocketWriteBuffer),
+			},
+		},
 		Logger: log,
 	}
 }
@@ -315,6 +326,29 @@ func (w *workers) UnmarshalText(text []byte) error {
 
 // mostWorkers is how many jobs of a queue a node may work at the same time.
 const mostWorkers = 1000
+
+// files is a path, or a pattern of paths.
+type files string
+
+func (f *files) UnmarshalText(text []byte) error {
+	*f = files(text)
+	if _, err := filepath.Match(string(text), ""); err != nil {
+		return fmt.Errorf("%q is neither a path nor a pattern such as manifests/*.json", text)
+	}
+	return nil
+}
+
+// yesNo is true or false.
+type yesNo bool
+
+func (y *yesNo) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "true", "false":
+		*y = string(text) == "true"
+		return nil
+	}
+	return fmt.Errorf("%q is neither true nor false", text)
+}
 
 // level is the least severity that is logged.
 type level slog.Level

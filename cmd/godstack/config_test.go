@@ -25,6 +25,8 @@ func TestTheEnvironment(t *testing.T) {
 	open, local := defaults, defaults
 	open.Addr, open.PublicURL = ":8080", "https://example.com"
 	local.Addr, local.PublicURL = "localhost:80", "http://[::1]:8080"
+	trusted := defaults
+	trusted.TrustedDocuments, trusted.TrustedDocumentsOnly = "manifests/*.json", true
 	const (
 		sayENV      = ": say production, or development, which has keys of its own and shows the API's schema"
 		noDatabase  = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
@@ -110,6 +112,10 @@ func TestTheEnvironment(t *testing.T) {
 		{"OTEL_TRACES_SAMPLER", []string{"OTEL_TRACES_SAMPLER=some"}, config{}, `OTEL_TRACES_SAMPLER: "some" is none of always_on, always_off and traceidratio, nor parentbased_ and one of them`},
 		{"OTEL_TRACES_SAMPLER_ARG", []string{"OTEL_TRACES_SAMPLER_ARG=2"}, config{}, `OTEL_TRACES_SAMPLER_ARG: "2" is no number from 0 to 1`},
 		{"OTEL_TRACES_SAMPLER_ARG that is none", []string{"OTEL_TRACES_SAMPLER_ARG=NaN"}, config{}, `OTEL_TRACES_SAMPLER_ARG: "NaN" is no number from 0 to 1`},
+		{"TRUSTED_DOCUMENTS", []string{"TRUSTED_DOCUMENTS=[.json"}, config{}, `TRUSTED_DOCUMENTS: "[.json" is neither a path nor a pattern such as manifests/*.json`},
+		{"TRUSTED_DOCUMENTS_ONLY", []string{"TRUSTED_DOCUMENTS_ONLY=1"}, config{}, `TRUSTED_DOCUMENTS_ONLY: "1" is neither true nor false`},
+		{"TRUSTED_DOCUMENTS_ONLY of nothing", []string{"TRUSTED_DOCUMENTS_ONLY=true"}, config{}, "TRUSTED_DOCUMENTS_ONLY: needs TRUSTED_DOCUMENTS, or nothing would be executed"},
+		{"trusted documents", []string{"TRUSTED_DOCUMENTS=manifests/*.json", "TRUSTED_DOCUMENTS_ONLY=true"}, trusted, ""},
 		{"all at once", []string{"ENV=x", "LOG_LEVEL=y"}, config{}, "ENV: \"x\" is neither development nor production\nLOG_LEVEL: \"y\" is none of debug, info, warn and error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -85,8 +86,8 @@ type Config struct {
 	Seed bool
 	// Logger takes all logs. Nil: none.
 	Logger *slog.Logger
-	// Server tunes limits and timeouts. Introspection, Cookies and Secure are set from the fields above, and PublicURL joins
-	// Origins.
+	// Server tunes limits and timeouts. Introspection, Cookies, Secure and the pages' trusted documents are set from the fields above, and
+	// PublicURL joins Origins. Where only trusted documents are executed there is no playground.
 	Server server.Config
 
 	tracer *telemetry.Tracer // made of Tracing
@@ -138,6 +139,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Server.Introspection = c.Development
 	c.Server.Cookies = c.Auth.Storage == auth.InCookie || c.Auth.Storage == auth.InBoth
 	c.Server.Secure = strings.HasPrefix(c.PublicURL, "https:")
+	c.Server.Trusted.Pages = web.AccountDocuments
 	if c.PublicURL != "" {
 		c.Server.Origins = append(slices.Clip(c.Server.Origins), c.PublicURL)
 	}
@@ -266,9 +268,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			return core.ready()
 		},
 		Notes:      core.notes,
-		Playground: web.Playground(seedHint(cfg)),
 		Metrics:    counts.counts(),
 		Tracer:     cfg.tracer,
+		Playground: playground(cfg),
 		Logger:     cfg.Logger,
 	}, &cfg.Server)
 	if err != nil {
@@ -332,6 +334,14 @@ func runServices(ctx context.Context, services []service, serve func(context.Con
 		return serve(serving)
 	})
 	return g.Wait()
+}
+
+// playground is nil where nothing that it sends would be executed.
+func playground(cfg Config) http.Handler {
+	if cfg.Server.Trusted.Only {
+		return nil
+	}
+	return web.Playground(seedHint(cfg))
 }
 
 // Run is Start and Wait.

@@ -73,8 +73,13 @@ func (m message) operation(o *Operation) (err error) {
 	if err := json.Unmarshal(m.payload, &all); err != nil {
 		return err
 	}
-	if o.Query, err = all.text("query"); err != nil {
+	if o.DocumentID, err = all.document(); err != nil {
 		return err
+	}
+	if named := o.DocumentID != "" || !all.missing("extensions"); !named || !all.missing("query") {
+		if o.Query, err = all.text("query"); err != nil {
+			return err
+		}
 	}
 	if !all.missing("operationName") {
 		if o.OperationName, err = all.text("operationName"); err != nil {
@@ -86,6 +91,20 @@ func (m message) operation(o *Operation) (err error) {
 	}
 	o.Extensions, err = all.object("extensions")
 	return err
+}
+
+// document is the name of a persisted document: documentId of GraphQL over HTTP, else id or doc_id, as Relay's clients have it; "" where
+// there is none, and where the latter are no strings, which may be somebody's own.
+func (m members) document() (name string, err error) {
+	if !m.missing("documentId") {
+		return m.text("documentId")
+	}
+	for _, key := range []string{"id", "doc_id"} {
+		if name, err := m.text(key); err == nil && name != "" {
+			return name, nil
+		}
+	}
+	return "", nil
 }
 
 // missing says that there is no such member, or that it is null.

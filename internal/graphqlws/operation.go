@@ -10,7 +10,8 @@ import (
 // that a stream that goes on keeps nothing of them.
 type Operation struct {
 	ID            string
-	Query         string
+	Query         string // "" where a persisted document is named, by DocumentID or in Extensions
+	DocumentID    string // "" where none is named
 	OperationName string
 	Variables     json.RawMessage // an object; nil where there are none
 	Extensions    json.RawMessage // likewise
@@ -144,6 +145,6 @@ func (o *Operation) run() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o.returned = true
-	o.Query, o.OperationName, o.Variables, o.Extensions = "", "", nil, nil
+	o.Query, o.DocumentID, o.OperationName, o.Variables, o.Extensions = "", "", "", nil, nil
 	c.release(o)
 }

@@ -22,13 +22,16 @@ const (
 	TooComplex      Code = "TOO_COMPLEX"
 	Unavailable     Code = "UNAVAILABLE"
 	Internal        Code = "INTERNAL"
+
+	PersistedQueryNotFound Code = "PERSISTED_QUERY_NOT_FOUND" // by the protocol of Apollo
+	UntrustedDocument      Code = "UNTRUSTED_DOCUMENT"
 )
 
 // Codes are all of them.
 func Codes() []Code {
 	return []Code{
 		Unauthenticated, Forbidden, NotFound, Conflict, AlreadyExists, BadUserInput, AccountLocked, RateLimited, CSRFRejected, TooComplex,
-		Unavailable, Internal,
+		PersistedQueryNotFound, UntrustedDocument, Unavailable, Internal,
 	}
 }
 

@@ -9,6 +9,11 @@
 //   - No document is validated that is longer, and none is executed that is deeper, wider or costlier, than
 //     [Limits] allows; measuring takes time linear in a document's length, however often fragments are spread, and checking variables
 //     in theirs, however deep they nest (TestCheckingVariablesAllocatesNothing, TestRefusingVariablesAllocatesLittle).
+//   - No document is validated whose validation is estimated to take longer than [Limits] allows, and measuring that takes time linear in the
+//     document's length and the limit (TestCostlyDocumentsAreNotValidated, FuzzEffort). No variables are validated that are more, or deeper.
+//   - What is kept of documents that clients send is bounded in bytes, and what is refused leaves nothing
+//     (TestDocumentsAreKeptByBytes, TestRefusedDocumentsAreNotKept, TestWeights).
+//   - Where only trusted documents are executed, no others are, by whatever way they come (TestTrustedDocumentsOnly).
 //   - A body is not read beyond its limit, is valid UTF-8, and is never echoed or logged.
 //   - The viewer of a socket is found by the function that finds the viewer of a request, and a socket is closed with 4403, an event
 //     stream ended, when the session ends that it was opened for, or the access token expires; nothing is sent or executed from then on,

@@ -401,7 +401,7 @@ func oneLine(text []byte) []byte {
 
 // answerEvents is GraphQL over server-sent events, a stream for each operation: what graphql-sse calls distinct connections.
 func (s *Server) answerEvents(w http.ResponseWriter, r *http.Request) {
-	params, status, err := s.params(w, r)
+	asked, status, err := s.asked(w, r)
 	if err != nil {
 		s.refuse(w, r, status, err)
 		return
@@ -415,7 +415,7 @@ func (s *Server) answerEvents(w http.ResponseWriter, r *http.Request) {
 	client := viewer.ClientOf(ctx)
 	client.Socket = true
 	client.SetAnswer(nil)
-	prepared, refused := s.prepare(ctx, params)
+	prepared, refused := s.prepare(ctx, asked)
 	if refused == nil && !s.allowed(w, r, prepared) {
 		return
 	}

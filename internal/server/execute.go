@@ -33,10 +33,14 @@ var (
 	_ outlet = (*streamed)(nil)
 )
 
-// prepare parses, validates and measures an operation. What refuses it is presented.
-func (s *Server) prepare(ctx context.Context, params *graphql.RawParams) (op *graphql.OperationContext, refused *graphql.Response) {
-	op, errs := s.exec.CreateOperationContext(graphql.StartOperationTrace(ctx), params)
+// prepare finds, parses, validates and measures an operation. What refuses it is presented.
+func (s *Server) prepare(ctx context.Context, a *ask) (op *graphql.OperationContext, refused *graphql.Response) {
+	if err := s.find(a); err != nil {
+		return nil, &graphql.Response{Errors: gqlerror.List{s.present(ctx, err)}}
+	}
+	op, errs := s.exec.CreateOperationContext(graphql.StartOperationTrace(ctx), &a.RawParams)
 	if errs == nil {
+		s.remember(a)
 		return op, nil
 	}
 	return nil, s.exec.DispatchError(graphql.WithOperationContext(ctx, op), errs[:min(len(errs), mostErrors)])

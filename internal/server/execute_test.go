@@ -20,7 +20,7 @@ func (b *bundle) beginning(t *testing.T, text string) (*streamed, *graphql.Opera
 	t.Cleanup(e.end)
 	op, err := e.begin(t.Context(), "")
 	require.NoError(t, err)
-	prepared, refused := b.prepare(op.Context(), &graphql.RawParams{Query: text})
+	prepared, refused := b.prepare(op.Context(), &ask{RawParams: graphql.RawParams{Query: text}})
 	require.Nil(t, refused)
 	return op, prepared
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,7 +79,7 @@ func (s *Server) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 // answer answers with one result.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType string) {
 	w.Header().Set("Content-Type", contentType)
-	params, status, bad := s.params(w, r)
+	asked, status, bad := s.asked(w, r)
 	if bad != nil {
 		s.refuse(w, r, status, bad)
 		return
@@ -105,8 +106,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 		}
 	}
 
-	op, refused := s.prepare(ctx, params)
+	op, refused := s.prepare(ctx, asked)
 	if refused != nil {
+		if w.Header()["Cache-Control"] == nil {
+			w.Header()["Cache-Control"] = noStore // its document may be known later
+		}
 		status := http.StatusOK // as the specification wants it of application/json
 		if contentType == typeResponse {
 			status = http.StatusBadRequest
@@ -158,48 +162,50 @@ func (s *Server) public(op *graphql.OperationContext) bool {
 	})
 }
 
-// params reads the request. Where it is wrong, it returns the status to refuse it with and why.
-func (s *Server) params(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
+// asked reads the request. Where it is wrong, it returns the status to refuse it with and why.
+func (s *Server) asked(w http.ResponseWriter, r *http.Request) (*ask, int, error) {
 	start := graphql.Now()
-	var params *graphql.RawParams
+	var a *ask
 	var status int
 	var err error
 	if r.Method == http.MethodGet {
-		params, status, err = s.fromURL(r)
+		a, status, err = fromURL(r)
 	} else {
-		params, status, err = s.fromBody(w, r)
+		a, status, err = s.fromBody(w, r)
 	}
 	if err != nil {
 		return nil, status, err
 	}
-	if params.Query == "" {
-		return nil, http.StatusBadRequest, badRequest("query is missing")
+	if err := a.check(); err != nil {
+		return nil, http.StatusBadRequest, err
 	}
-	params.Headers = r.Header
-	params.ReadTime = graphql.TraceTiming{Start: start, End: graphql.Now()}
-	return params, 0, nil
+	a.Headers = r.Header
+	a.ReadTime = graphql.TraceTiming{Start: start, End: graphql.Now()}
+	return a, 0, nil
 }
 
-func (s *Server) fromURL(r *http.Request) (*graphql.RawParams, int, error) {
+func fromURL(r *http.Request) (*ask, int, error) {
 	q := r.URL.Query()
-	params := &graphql.RawParams{Query: q.Get("query"), OperationName: q.Get("operationName")}
-	if !utf8.ValidString(params.Query) || !utf8.ValidString(params.OperationName) {
+	a := &ask{document: cmp.Or(q.Get("documentId"), q.Get("id"), q.Get("doc_id"))}
+	a.Query = strings.Clone(q.Get("query")) // it may be kept, and be a part of a long URL
+	a.OperationName = q.Get("operationName")
+	if !utf8.ValidString(a.Query) || !utf8.ValidString(a.OperationName) {
 		return nil, http.StatusBadRequest, badRequest("the URL is not UTF-8")
 	}
 	for _, p := range []struct {
 		name string
 		into *map[string]any
-	}{{"variables", &params.Variables}, {"extensions", &params.Extensions}} {
+	}{{"variables", &a.Variables}, {"extensions", &a.Extensions}} {
 		if text := q.Get(p.name); text != "" {
 			if err := decode([]byte(text), p.into); err != nil {
 				return nil, http.StatusBadRequest, badRequest("%s: %s", p.name, err)
 			}
 		}
 	}
-	return params, 0, nil
+	return a, 0, nil
 }
 
-func (s *Server) fromBody(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, int, error) {
+func (s *Server) fromBody(w http.ResponseWriter, r *http.Request) (*ask, int, error) {
 	mediaType, p, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if charset := p["charset"]; err != nil || mediaType != typeJSON || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return nil, http.StatusUnsupportedMediaType, badRequest("the body must be %s in UTF-8", typeJSON)
@@ -214,14 +220,21 @@ func (s *Server) fromBody(w http.ResponseWriter, r *http.Request) (*graphql.RawP
 	if err != nil {
 		return nil, http.StatusBadRequest, &record.Error{Code: record.BadUserInput, Message: "the body ended early", Err: err}
 	}
-	var params *graphql.RawParams
-	if err := decode(body, &params); err != nil {
+	if text := bytes.TrimLeft(body, " \t\r\n"); len(text) > 0 && text[0] == '[' {
+		return nil, http.StatusBadRequest, badRequest("the body: batches are not executed, send each operation in a request of its own")
+	}
+	var sent posted
+	if err := decode(body, &sent); err != nil {
 		return nil, http.StatusBadRequest, badRequest("the body: %s", err)
 	}
-	if params == nil {
-		params = &graphql.RawParams{}
-	}
-	return params, 0, nil
+	id, _ := sent.ID.(string)
+	docID, _ := sent.DocID.(string)
+	return &ask{
+		RawParams: graphql.RawParams{
+			Query: sent.Query, OperationName: sent.OperationName, Variables: sent.Variables, Extensions: sent.Extensions,
+		},
+		document: cmp.Or(sent.DocumentID, id, docID),
+	}, 0, nil
 }
 
 // decode reads one JSON value. Its errors tell a place and quote nothing.

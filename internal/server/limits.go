@@ -12,7 +12,6 @@ import (
 	"github.com/99designs/gqlgen/graphql/errcode"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
-	"github.com/vektah/gqlparser/v2/parser"
 
 	"godstack/internal/record"
 )
@@ -32,10 +31,22 @@ type Limits struct {
 	Aliases int
 	// Fields is the most selected fields, and the most selections as they are written in a document. Default 1,000.
 	Fields int
+	// Directives is the most directives that apply, and the most that are written in a document. Default 250.
+	Directives int
+	// Values is the most values in variables, lists and objects included. Default 10,000.
+	Values int
+	// ValueDepth is on how many levels a value may stand, in variables and in documents. Default 32.
+	ValueDepth int
+	// Validation is what validating a document may be estimated to cost, in units of some 0.1 us. Default 1,000,000.
+	Validation int
 	// Complexity is the most values that the answer may be estimated to hold. Default 100,000.
 	Complexity int
 	// PageSize is what the estimate takes for a list whose length the document does not say. Default 20.
 	PageSize int
+	// Documents is how many bytes of parsed documents are kept. Default 32 MiB.
+	Documents int
+	// Persisted is how many bytes of documents are kept that clients name by their hash. Default 8 MiB.
+	Persisted int
 }
 
 func (l Limits) withDefaults() (Limits, error) {
@@ -55,8 +66,14 @@ func (l Limits) withDefaults() (Limits, error) {
 		{"RootFields", &l.RootFields, 100},
 		{"Aliases", &l.Aliases, 250},
 		{"Fields", &l.Fields, 1_000},
+		{"Directives", &l.Directives, 250},
+		{"Values", &l.Values, 10_000},
+		{"ValueDepth", &l.ValueDepth, 32},
+		{"Validation", &l.Validation, 1_000_000},
 		{"Complexity", &l.Complexity, 100_000},
 		{"PageSize", &l.PageSize, 20},
+		{"Documents", &l.Documents, 32 << 20},
+		{"Persisted", &l.Persisted, 8 << 20},
 	} {
 		if *f.value < 0 {
 			return l, fmt.Errorf("server: Limits.%s is %d, and must not be negative", f.name, *f.value)
@@ -123,7 +140,7 @@ func (c Sockets) withDefaults() (Sockets, error) {
 // guard refuses an operation that is beyond the limits, before it runs.
 type guard struct {
 	schema        *ast.Schema
-	validated     documents
+	documents     *documents
 	limits        Limits
 	introspection bool
 }
@@ -136,52 +153,62 @@ var (
 func (guard) ExtensionName() string                   { return "Limits" }
 func (guard) Validate(graphql.ExecutableSchema) error { return nil }
 
-// MutateOperationParameters refuses a document that would take too long to validate. gqlparser compares each
-// selection with each other: one field 10,000 times is 6 s.
+// MutateOperationParameters refuses what would take too long to validate: variables, which gqlparser looks through field by field of
+// their types, and documents.
 func (g guard) MutateOperationParameters(ctx context.Context, params *graphql.RawParams) *gqlerror.Error {
-	if _, ok := g.validated.Get(ctx, params.Query); ok {
+	values, levels := extent(params.Variables)
+	values, levels = values-1, levels-1 // without the object that they are in
+	for _, l := range []struct {
+		what     string
+		got, max int
+	}{{"values", values, g.limits.Values}, {"levels", levels, g.limits.ValueDepth}} {
+		if l.got > l.max {
+			return refusal(string(record.TooComplex), "the variables have %d %s, and %d are allowed", l.got, l.what, l.max)
+		}
+	}
+	if _, ok := g.documents.Get(ctx, params.Query); ok {
 		return nil
 	}
-	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: params.Query}, g.limits.Tokens)
+	doc, err := parse(params.Query, g.limits)
 	if err != nil {
 		return nil // the executor parses again, and says so
 	}
-	n := 0
-	for _, op := range doc.Operations {
-		n += written(op.SelectionSet)
-	}
-	for _, f := range doc.Fragments {
-		n += written(f.SelectionSet)
-	}
-	if n > g.limits.Fields {
-		return refusal(string(record.TooComplex), "the document has %d selections, and %d are allowed", n, g.limits.Fields)
-	}
-	return nil
+	return effortOf(doc, g.limits.Validation).beyond(g.limits)
 }
 
-// written counts the selections of all levels as they stand in the document.
-func written(set ast.SelectionSet) int {
-	n := len(set)
-	for _, sel := range set {
-		switch sel := sel.(type) {
-		case *ast.Field:
-			n += written(sel.SelectionSet)
-		case *ast.InlineFragment:
-			n += written(sel.SelectionSet)
-		}
-	}
-	return n
-}
-
-// MutateOperationContext refuses an operation that would take too long to execute.
+// MutateOperationContext refuses an operation that would take too long to execute. The document of another is kept.
 func (g guard) MutateOperationContext(_ context.Context, op *graphql.OperationContext) *gqlerror.Error {
 	op.DisableIntrospection = !g.introspection
 
 	if err := checkVariables(g.schema, op.Operation, op.Variables); err != nil {
 		return err
 	}
-	m := meter{pageSize: g.limits.PageSize, vars: op.Variables, fragments: map[spread]cost{}}
-	c := m.selections(op.Operation.SelectionSet, false)
+	c := g.measure(op.Operation, op.Variables)
+	if err := g.beyond(c); err != nil {
+		return err
+	}
+	if c.complexity > g.limits.Complexity {
+		return refusal(string(record.TooComplex), "the operation has %d estimated values, and %d are allowed", c.complexity, g.limits.Complexity)
+	}
+	if op.Operation.Operation == ast.Subscription {
+		// Validation counts fields that @skip and @include leave out.
+		if n := len(graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Subscription"})); n != 1 {
+			return refusal(string(record.BadUserInput), "a subscription selects one root field, and this selects %d", n)
+		}
+	}
+	g.documents.keep(op.RawQuery, op.Doc)
+	return nil
+}
+
+func (g guard) measure(op *ast.OperationDefinition, variables map[string]any) cost {
+	m := meter{pageSize: g.limits.PageSize, vars: variables, fragments: map[spread]cost{}}
+	c := m.selections(op.SelectionSet, false)
+	c.directives = min(c.directives+len(op.Directives), most)
+	return c
+}
+
+// beyond refuses what is beyond the limits whatever the variables are.
+func (g guard) beyond(c cost) *gqlerror.Error {
 	for _, l := range []struct {
 		what     string
 		got, max int
@@ -189,8 +216,8 @@ func (g guard) MutateOperationContext(_ context.Context, op *graphql.OperationCo
 		{"levels", c.depth, g.limits.Depth},
 		{"root fields", c.width, g.limits.RootFields},
 		{"aliases", c.aliases, g.limits.Aliases},
+		{"directives", c.directives, g.limits.Directives},
 		{"fields", c.fields, g.limits.Fields},
-		{"estimated values", c.complexity, g.limits.Complexity},
 	} {
 		if l.got > l.max {
 			return refusal(string(record.TooComplex), "the operation has %d %s, and %d are allowed", l.got, l.what, l.max)
@@ -198,12 +225,6 @@ func (g guard) MutateOperationContext(_ context.Context, op *graphql.OperationCo
 	}
 	if c.introspects && !g.introspection {
 		return refusal(errcode.ValidationFailed, "introspection is disabled")
-	}
-	if op.Operation.Operation == ast.Subscription {
-		// Validation counts fields that @skip and @include leave out.
-		if n := len(graphql.CollectFields(op, op.Operation.SelectionSet, []string{"Subscription"})); n != 1 {
-			return refusal(string(record.BadUserInput), "a subscription selects one root field, and this selects %d", n)
-		}
 	}
 	return nil
 }
@@ -219,6 +240,7 @@ type cost struct {
 	width       int // fields of this level
 	fields      int // fields of all levels
 	aliases     int
+	directives  int
 	depth       int
 	complexity  int
 	introspects bool
@@ -230,6 +252,7 @@ func (c *cost) add(d cost) {
 	c.width = min(c.width+d.width, most)
 	c.fields = min(c.fields+d.fields, most)
 	c.aliases = min(c.aliases+d.aliases, most)
+	c.directives = min(c.directives+d.directives, most)
 	c.depth = max(c.depth, d.depth)
 	c.complexity = min(c.complexity+d.complexity, most)
 	c.introspects = c.introspects || d.introspects
@@ -248,6 +271,7 @@ type meter struct {
 	pageSize  int
 	vars      map[string]any
 	fragments map[spread]cost
+	passed    map[string]int // elements of lists in a variable, once it was looked at
 }
 
 func (m *meter) selections(set ast.SelectionSet, counted bool) cost {
@@ -258,21 +282,24 @@ func (m *meter) selections(set ast.SelectionSet, counted bool) cost {
 			c.add(m.field(sel, counted))
 		case *ast.InlineFragment:
 			c.add(m.selections(sel.SelectionSet, counted))
+			c.directives = min(c.directives+len(sel.Directives), most)
 		case *ast.FragmentSpread:
 			key := spread{sel.Definition, counted}
 			d, ok := m.fragments[key]
 			if !ok {
 				d = m.selections(sel.Definition.SelectionSet, counted)
+				d.directives = min(d.directives+len(sel.Definition.Directives), most)
 				m.fragments[key] = d
 			}
 			c.add(d)
+			c.directives = min(c.directives+len(sel.Directives), most)
 		}
 	}
 	return c
 }
 
 func (m *meter) field(f *ast.Field, counted bool) cost {
-	n, known := m.length(f)
+	n, byList, known := m.length(f)
 	list := f.Definition.Type.Elem != nil
 	if list && !known && !counted {
 		n = m.pageSize
@@ -283,8 +310,17 @@ func (m *meter) field(f *ast.Field, counted bool) cost {
 	if f.Alias != f.Name {
 		c.aliases = min(c.aliases+1, most)
 	}
+	c.directives = min(c.directives+len(f.Directives), most)
 	c.depth++
 	c.complexity = min(1+n*c.complexity, most)
+	given := 0
+	for _, arg := range f.Arguments {
+		given = min(given+m.elements(arg.Value), most)
+	}
+	if byList && len(f.SelectionSet) > 0 {
+		given = max(given-n, 0) // the selection is answered for each of them
+	}
+	c.complexity = min(c.complexity+given, most)
 	if f.Name == "__schema" || f.Name == "__type" {
 		c.depth, c.complexity, c.introspects = 1, 1, true
 	}
@@ -292,11 +328,11 @@ func (m *meter) field(f *ast.Field, counted bool) cost {
 }
 
 // length is how often the selection of f is answered: as many times as `first` or `last` say, or as many as
-// there are values in a list argument. A subscription to a list, which takes a filter, begins with a snapshot of each
+// there are values in a list argument, which byList reports. A subscription to a list, which takes a filter, begins with a snapshot of each
 // record. known is false where the arguments say nothing; length is 1 then.
-func (m *meter) length(f *ast.Field) (n int, known bool) {
+func (m *meter) length(f *ast.Field) (n int, byList, known bool) {
 	if f.ObjectDefinition.Name == "Subscription" && f.Definition.Arguments.ForName("where") != nil {
-		return record.MaxRefs, true
+		return record.MaxRefs, false, true
 	}
 	paged := false
 	for _, def := range f.Definition.Arguments {
@@ -312,17 +348,17 @@ func (m *meter) length(f *ast.Field) (n int, known bool) {
 		if n <= 0 {
 			n = m.pageSize
 		}
-		return n, true
+		return n, false, true
 	}
 	for _, def := range f.Definition.Arguments {
 		if def.Type.Elem == nil {
 			continue
 		}
 		if list, ok := m.value(f, def).([]any); ok {
-			n, known = max(n, min(len(list), most)), true
+			n, byList = max(n, min(len(list), most)), true
 		}
 	}
-	return max(n, 1), known
+	return max(n, 1), byList && n > 0, byList
 }
 
 // value is an argument's value, or nil where it has none that can be read. A wrong one is refused later.
@@ -339,4 +375,41 @@ func (m *meter) value(f *ast.Field, def *ast.ArgumentDefinition) any {
 		return nil
 	}
 	return got
+}
+
+// elements is how many there are in the lists of a literal, and of the variables in it: each is looked at, or looked up, or written.
+func (m *meter) elements(v *ast.Value) (n int) {
+	if v.Kind == ast.Variable {
+		n, ok := m.passed[v.Raw]
+		if !ok {
+			n = elements(m.vars[v.Raw])
+			if m.passed == nil {
+				m.passed = map[string]int{}
+			}
+			m.passed[v.Raw] = n
+		}
+		return n
+	}
+	if v.Kind == ast.ListValue {
+		n = len(v.Children)
+	}
+	for _, child := range v.Children {
+		n = min(n+m.elements(child.Value), most)
+	}
+	return n
+}
+
+func elements(value any) (n int) {
+	switch value := value.(type) {
+	case []any:
+		n = len(value)
+		for _, v := range value {
+			n += elements(v)
+		}
+	case map[string]any:
+		for _, v := range value {
+			n += elements(v)
+		}
+	}
+	return n
 }

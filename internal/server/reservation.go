@@ -121,13 +121,13 @@ func (s *Server) openReservation(w http.ResponseWriter, r *http.Request) {
 
 // performReserved runs an operation whose answers go into the stream.
 func (s *Server) performReserved(w http.ResponseWriter, r *http.Request) {
-	params, status, err := s.params(w, r)
+	asked, status, err := s.asked(w, r)
 	if err != nil {
 		s.refuse(w, r, status, err)
 		return
 	}
 	e, ctx, err := s.reserved(r, false)
-	id, _ := params.Extensions["operationId"].(string)
+	id, _ := asked.Extensions["operationId"].(string)
 	if err == nil && (id == "" || len(id) > longestOperationID) {
 		err = badRequest("extensions.operationId is missing, or longer than %d bytes", longestOperationID)
 	}
@@ -135,7 +135,7 @@ func (s *Server) performReserved(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return
 	}
-	prepared, refused := s.prepare(ctx, params)
+	prepared, refused := s.prepare(ctx, asked)
 	if refused != nil {
 		s.write(w, http.StatusBadRequest, refused, false)
 		return

@@ -17,7 +17,6 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/executor"
-	"github.com/99designs/gqlgen/graphql/handler/lru"
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"godstack/internal/graphqlws"
@@ -99,6 +98,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Limits of documents and bodies.
 	Limits Limits
+	// Trusted are documents that clients name rather than send.
+	Trusted TrustedDocuments
 	// Sockets bounds WebSockets and event streams.
 	Sockets Sockets
 	// OperationTimeout bounds a query, a mutation, the beginning of a subscription, and how long it takes to know who asks. Default 30 s.
@@ -141,6 +142,10 @@ type Server struct {
 	log  *slog.Logger
 	mux  *http.ServeMux
 	exec *executor.Executor
+
+	docs      *documents
+	trusted   *trusted
+	persisted *cache[string] // texts of documents by their hash, as clients said it
 
 	headers []headerLine                // of every answer
 	origins map[string]bool             // Config.Origins
@@ -186,7 +191,9 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	if err := s.setOrigins(); err != nil {
 		return nil, err
 	}
-	s.exec = s.executor()
+	if err := s.setExecutor(); err != nil {
+		return nil, err
+	}
 	if s.sockets, err = s.newSockets(); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -208,32 +215,31 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	return s, nil
 }
 
-// executor is gqlgen's, without its transports.
-func (s *Server) executor() *executor.Executor {
+// setExecutor makes gqlgen's, which has its transports elsewhere, and reads what is trusted.
+func (s *Server) setExecutor() (err error) {
+	docs := &documents{sent: newCache[*ast.QueryDocument](s.cfg.Limits.Documents)}
+	limits := guard{schema: s.deps.Schema.Schema(), documents: docs, limits: s.cfg.Limits, introspection: s.cfg.Introspection}
+	if s.trusted, err = readTrusted(s.cfg.Trusted, limits); err != nil {
+		return err
+	}
+	docs.trusted, s.docs = s.trusted.documents, docs
+	s.persisted = newCache[string](s.cfg.Limits.Persisted)
+
 	g := executor.New(s.deps.Schema)
 	g.SetErrorPresenter(s.present)
 	g.SetRecoverFunc(s.recovered)
 	g.SetParserTokenLimit(s.cfg.Limits.Tokens)
-	g.SetDisableSuggestion(!s.cfg.Introspection)
-	cache := documents{lru.New[*ast.QueryDocument](1000)}
-	g.SetQueryCache(cache)
-	g.Use(guard{schema: s.deps.Schema.Schema(), validated: cache, limits: s.cfg.Limits, introspection: s.cfg.Introspection})
+	if !s.cfg.Introspection {
+		g.SetDisableSuggestion(true)
+		g.SetDefaultRulesFn(quiet)
+	}
+	g.SetQueryCache(docs)
+	g.Use(limits)
 	for _, e := range s.deps.Extensions {
 		g.Use(e)
 	}
-	return g
-}
-
-// documents caches parsed documents. Long ones are left out: a thousand of them would be the memory of the
-// machine, and a client that sends them makes them up each time.
-type documents struct{ *lru.LRU[*ast.QueryDocument] }
-
-const longestCachedDocument = 8 << 10
-
-func (d documents) Add(ctx context.Context, query string, doc *ast.QueryDocument) {
-	if len(query) <= longestCachedDocument {
-		d.LRU.Add(ctx, query, doc)
-	}
+	s.exec = g
+	return nil
 }
 
 // Sockets says what WebSockets there are, and counts what went through them.

@@ -141,12 +141,12 @@ func (s sockets) Subscribe(op *graphqlws.Operation) {
 		s.fail(ctx, op, err)
 		return
 	}
-	params := &graphql.RawParams{Query: op.Query, OperationName: op.OperationName}
+	a := &ask{RawParams: graphql.RawParams{Query: op.Query, OperationName: op.OperationName}, document: op.DocumentID}
 	for _, p := range []struct {
 		name string
 		from json.RawMessage
 		into *map[string]any
-	}{{"variables", op.Variables, &params.Variables}, {"extensions", op.Extensions, &params.Extensions}} {
+	}{{"variables", op.Variables, &a.Variables}, {"extensions", op.Extensions, &a.Extensions}} {
 		if len(p.from) == 0 {
 			continue
 		}
@@ -155,7 +155,11 @@ func (s sockets) Subscribe(op *graphqlws.Operation) {
 			return
 		}
 	}
-	prepared, refused := s.prepare(ctx, params)
+	if err := a.check(); err != nil {
+		s.fail(ctx, op, err)
+		return
+	}
+	prepared, refused := s.prepare(ctx, a)
 	if refused != nil {
 		op.Fail(marshal(refused.Errors))
 		return

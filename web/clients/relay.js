@@ -15,12 +15,15 @@ class RecordStore extends Store {
   }
 }
 
+// document is what is asked for: a text, or, where the compiler persists documents, the id of one. graphql-ws wants a text in any case.
+const document = (id, text) => (text ? { query: text } : { query: '', documentId: id });
+
 // createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
 export function createRelayEnvironment(session, socket, options = {}) {
   const { endpoint = '/graphql', credentials = 'same-origin', fetch = globalThis.fetch } = options;
 
-  async function ask({ name, text, operationKind }, variables) {
+  async function ask({ id, name, text, operationKind }, variables) {
     let renewed = false;
     for (let attempt = 1; ; ) {
       const held = session.current();
@@ -30,7 +33,7 @@ export function createRelayEnvironment(session, socket, options = {}) {
           method: 'POST',
           credentials,
           headers: { accept: 'application/graphql-response+json', 'content-type': 'application/json', ...session.headers(held) },
-          body: JSON.stringify({ operationName: name, query: text, variables }),
+          body: JSON.stringify({ ...document(id, text), operationName: name, variables }),
         });
       } catch (error) {
         // There was no answer: a query may be asked again. A mutation may not: it may have been carried out.
@@ -45,9 +48,9 @@ export function createRelayEnvironment(session, socket, options = {}) {
     }
   }
 
-  function subscribe({ name, text }, variables) {
+  function subscribe({ id, name, text }, variables) {
     return Observable.create((sink) =>
-      socket.subscribe({ operationName: name, query: text, variables }, {
+      socket.subscribe({ ...document(id, text), operationName: name, variables }, {
         next: (result) => sink.next(result),
         error: (error) => sink.error(Array.isArray(error) ? Object.assign(new Error(error[0].message), { errors: error }) : error),
         complete: () => sink.complete(),

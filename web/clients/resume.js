@@ -12,7 +12,9 @@ export function resuming(client) {
   return {
     ...client,
     subscribe(payload, sink) {
-      if (!/\$since\s*:/.test(payload.query)) return client.subscribe(payload, sink);
+      // Of a document that is named by its id, the variables tell: they have since, null at first.
+      const resumes = payload.query ? /\$since\s*:/.test(payload.query) : 'since' in (payload.variables ?? {});
+      if (!resumes) return client.subscribe(payload, sink);
       // Both clients write this out whenever they subscribe, also when they do so again.
       const variables = { ...payload.variables };
       let stop;
