@@ -343,8 +343,8 @@ func TestStreamsResumeAcrossDeletionAndRestore(t *testing.T) {
 	c.tailAs(t, member, followThreads, "since", deleted.Cursor).expect(t, "CREATED "+x+" v3 deletedAt", "READY  v-")
 	c.tailAs(t, member, followRecords, "refs", refs(shared), "since", some.Cursor).
 		expect(t, "DELETED "+x+" v2", "CREATED "+x+" v3 deletedAt", "READY  v-")
-	c.tailAs(t, ada, followDeleted, "deleted", "ONLY", "since", gone.Cursor).
-		expect(t, "CREATED "+x+" v2 deletedAt", "DELETED "+x+" v-", "READY  v-")
+	// What has come and gone meanwhile may not be shown any more.
+	c.tailAs(t, ada, followDeleted, "deleted", "ONLY", "since", gone.Cursor).expect(t, "DELETED "+x+" v-", "READY  v-")
 }
 
 // Whoever hears of a deletion might have read the record: it is not numbered for anybody else, nor told.
@@ -355,13 +355,13 @@ func TestDeletionIsNotToldToStrangers(t *testing.T) {
 	s := c.tailAs(t, c.ids["stranger"].UUID, followRecords, "refs", refs(shared, c.ids["stranger"]))
 	s.expect(t, "DELETED "+short(shared)+" v-", "SNAPSHOT "+short(c.ids["stranger"])+" v1", "READY  v-")
 	list := c.tailAs(t, c.ids["hermit"].UUID, followThreads)
-	list.expect(t, "SNAPSHOT "+short(c.ids["secret"])+" v1", "READY  v-")
+	list.expect(t, "SNAPSHOT "+short(c.ids["secret"])+" v2", "READY  v-")
 	require.Empty(t, c.by(t, "ada", deleteThread, "id", shared, "version", 1).Errors)
 	require.Empty(t, c.by(t, "ada", restoreThread, "id", shared, "version", 2).Errors)
 	c.sql(t, `UPDATE users SET name = 'new' WHERE id = $1`, c.ids["stranger"].UUID)
 	s.expect(t, "UPDATED "+short(c.ids["stranger"])+" v2 name")
 	c.sql(t, `UPDATE threads SET subject = 'new' WHERE id = $1`, c.ids["secret"].UUID)
-	list.expect(t, "UPDATED "+short(c.ids["secret"])+" v2 subject")
+	list.expect(t, "UPDATED "+short(c.ids["secret"])+" v3 subject")
 }
 
 // A row that is deleted in SQL is gone for good, also where it was deleted before.

@@ -171,9 +171,9 @@ func TestHistoryOfHiddenFields(t *testing.T) {
 	c.sql(t, `INSERT INTO thread_members VALUES ($1, $2)`, shared.UUID, c.ids["moderator"].UUID)
 	ada := c.ids["ada"].String()
 	for who, want := range map[string][]string{
-		"author":    {"[subject] subject=three", "[owner] owner=" + ada, "[]", "[]"},
-		"member":    {"[]", "[owner] owner=" + ada, "[]", "[]"},
-		"moderator": {"[subject] subject=three", "[owner subject] owner=" + ada + " subject=two", "[subject] subject=shared", "[]"},
+		"author":    {"[subject] subject=three", "[owner] owner=" + ada, "[]", "[members]"},
+		"member":    {"[]", "[owner] owner=" + ada, "[]", "[members]"},
+		"moderator": {"[subject] subject=three", "[owner subject] owner=" + ada + " subject=two", "[subject] subject=shared", "[members]"},
 	} {
 		var got []string
 		for _, line := range c.by(t, who, readHistory, "id", shared).told(t)[1:] {
