@@ -431,11 +431,11 @@ func (q *query) column(e *Entity, t string, f *Field) {
 }
 
 // limit returns the rule that decides for each record whether who asks may read a field of it; nil if they may always. The id
-// of a record that may not be read may not be read either.
+// of a record that may not be read may not be read either, unless that is for its deletion alone.
 func (a asker) limit(e *Entity, f *Field) *rule {
 	r := f.rule
 	if r == nil && f.edge != nil && !implies(e.rules[reading], f.edge) {
-		if holds, known := a.known(f.edge.to.rules[reading]); holds && known {
+		if holds, known := a.known(f.edge.to.readers()); holds && known {
 			return nil
 		}
 		r = &rule{kind: entity.KindThrough, edge: f.edge}

@@ -571,7 +571,7 @@ func judge(ctx context.Context, subjects map[recordKey]*subject) error {
 		}
 		sub.allowed = make(map[asker]bool, len(sub.askers))
 		for a := range sub.askers {
-			holds, known := a.known(sub.store.shows(a.deleted))
+			holds, known := a.known(sub.store.readers()) // to whom each change of a record that is gone is told
 			sub.allowed[a] = holds && known
 		}
 	}
@@ -660,7 +660,7 @@ func (r *round) verdicts(push func(*Stream, pending)) {
 		next[sub]++
 		ended := n.store.ends(n.change)
 		for _, s := range n.named {
-			p := pending{news: n, is: !ended && sub.allowed[s.who]}
+			p := pending{news: n, is: !ended && sub.allowed[s.who] && (sub.states == nil || !n.store.isDeleted(sub.states[i+1]))}
 			switch {
 			case ended:
 				p.was = sub.rights[i][s.who]

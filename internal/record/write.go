@@ -290,7 +290,7 @@ func (s *Store) current(ctx context.Context, n Node) (map[string]any, error) {
 		}
 		m[d.Name] = nil
 		id, ok := d.field.value(rv).(uuid.UUID)
-		if ok && who.limit(s.Entity, d.field) != nil {
+		if ok && (who.limit(s.Entity, d.field) != nil || d.to.deleted != nil) {
 			seen, err := s.engine.stores[d.to.Prefix].byID(ctx, []uuid.UUID{id})
 			if err != nil {
 				return nil, err

@@ -71,7 +71,7 @@ func TestConflict(t *testing.T) {
 
 	// What a query answers now is what the error has to say.
 	var now struct{ Thread json.RawMessage }
-	read := b.ok(t, `query($id: ID!) { thread(id: $id) { __typename id version subject createdAt updatedAt owner { __typename id } } }`, "id", id)
+	read := b.ok(t, `query($id: ID!) { thread(id: $id) { __typename id version subject createdAt updatedAt deletedAt owner { __typename id } } }`, "id", id)
 	require.NoError(t, json.Unmarshal(read.Data, &now))
 
 	for _, c := range []struct {
