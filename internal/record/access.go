@@ -233,8 +233,13 @@ func (a asker) alternatives(r *rule) []*rule {
 }
 
 // known decides a rule for all records at once, as far as who asks is enough for that.
-func (a asker) known(r *rule) (holds, known bool) {
+func (a asker) known(r *rule) (holds, known bool) { return a.decided(r, false) }
+
+// decided is known; with alive, of records that are not deleted, and lead to none.
+func (a asker) decided(r *rule, alive bool) (holds, known bool) {
 	switch r.kind {
+	case kindLive:
+		return true, alive
 	case entity.KindAnyone:
 		return true, true
 	case entity.KindSignedIn:
@@ -244,7 +249,7 @@ func (a asker) known(r *rule) (holds, known bool) {
 	case entity.KindSelf, entity.KindIs, entity.KindHas:
 		return false, !a.signedIn
 	case entity.KindThrough:
-		holds, known = a.known(r.needs())
+		holds, known = a.decided(r.needs(), alive)
 		if holds && known { // where the edge is empty it does not hold
 			known = !r.edge.field.Nullable
 		}
@@ -253,7 +258,7 @@ func (a asker) known(r *rule) (holds, known bool) {
 		all := r.kind == entity.KindAll
 		undecided := false
 		for _, part := range r.rules {
-			h, k := a.known(part)
+			h, k := a.decided(part, alive)
 			if k && h != all {
 				return h, true
 			}
@@ -435,7 +440,7 @@ func (q *query) column(e *Entity, t string, f *Field) {
 func (a asker) limit(e *Entity, f *Field) *rule {
 	r := f.rule
 	if r == nil && f.edge != nil && !implies(e.rules[reading], f.edge) {
-		if holds, known := a.known(f.edge.to.readers()); holds && known {
+		if holds, known := a.decided(f.edge.to.rules[reading], true); holds && known {
 			return nil
 		}
 		r = &rule{kind: entity.KindThrough, edge: f.edge}

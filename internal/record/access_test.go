@@ -557,7 +557,7 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 			}
 		}
 		known := visible
-		if all, certain := a.known(stores[d.To].readers()); all && certain && !implies(s.rules[reading], d.field.edge) {
+		if all, certain := a.decided(stores[d.To].rules[reading], true); all && certain && !implies(s.rules[reading], d.field.edge) {
 			known = led // the ids of deleted records are no secret to who reads all others
 		}
 		for _, x := range []struct {

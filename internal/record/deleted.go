@@ -40,7 +40,7 @@ const (
 // sees makes the rules of reading: the declared rule for a record that is not deleted, and for a deleted one that of restoring as well,
 // where it is asked for. So all that asks who may read a record leaves deleted ones out.
 func (e *Entity) sees(declared, restore *rule) {
-	e.rules[reading], e.declared = declared, declared
+	e.rules[reading] = declared
 	e.seeing = map[ShowDeleted]*rule{ExcludeDeleted: declared, IncludeDeleted: declared}
 	e.seeing[OnlyDeleted] = &rule{kind: entity.KindAny} // of none
 	if e.deleted == nil {
@@ -60,14 +60,6 @@ func (e *Entity) sees(declared, restore *rule) {
 func (e *Entity) shows(deleted ShowDeleted) *rule {
 	if r := e.seeing[deleted]; r != nil {
 		return r
-	}
-	return e.rules[reading]
-}
-
-// readers returns who reads a record that is not deleted.
-func (e *Entity) readers() *rule {
-	if e.declared != nil {
-		return e.declared
 	}
 	return e.rules[reading]
 }

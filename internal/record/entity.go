@@ -86,24 +86,23 @@ type Entity struct {
 	SoftDelete  bool         // what is deleted has deleted_at set, and can be restored
 	Restore     *entity.Rule // with SoftDelete: who restores; nil for whoever may delete
 
-	columns  string            // the select list, for a table alias t: what the API shows, and the ids of edges
-	names    []string          // of the columns, in that order
-	types    []string          // the GraphQL types that a record is of
-	id       *Field            // the column id
-	version  *Field            // the column version
-	fields   map[string]*Field // by GraphQL name
-	column   map[string]*Field // by column
-	orders   map[string]*Field // by enum value
-	filters  map[string]condition
-	edges    map[string]*Edge
-	rules    map[entity.Operation]*rule
-	needs    map[entity.Operation]*rule // the same, with the rule of reading
-	declared *rule                      // of reading, as the schema file has it
-	deleted  *Field                     // with SoftDelete: the column deleted_at
-	seeing   map[ShowDeleted]*rule      // the rules of reading
-	reaches  map[ShowDeleted][]string   // the entities of other records that decide who reads one
-	limited  []*Field                   // the fields that not everybody reads who may read the record
-	decides  map[string]bool            // the columns and edges, as the change log names them, that rules look at, of any entity
+	columns string            // the select list, for a table alias t: what the API shows, and the ids of edges
+	names   []string          // of the columns, in that order
+	types   []string          // the GraphQL types that a record is of
+	id      *Field            // the column id
+	version *Field            // the column version
+	fields  map[string]*Field // by GraphQL name
+	column  map[string]*Field // by column
+	orders  map[string]*Field // by enum value
+	filters map[string]condition
+	edges   map[string]*Edge
+	rules   map[entity.Operation]*rule
+	needs   map[entity.Operation]*rule // the same, with the rule of reading
+	deleted *Field                     // with SoftDelete: the column deleted_at
+	seeing  map[ShowDeleted]*rule      // the rules of reading
+	reaches map[ShowDeleted][]string   // the entities of other records that decide who reads one
+	limited []*Field                   // the fields that not everybody reads who may read the record
+	decides map[string]bool            // the columns and edges, as the change log names them, that rules look at, of any entity
 }
 
 // complete builds the look-up tables. model is the entity's ent struct.

@@ -571,7 +571,7 @@ func judge(ctx context.Context, subjects map[recordKey]*subject) error {
 		}
 		sub.allowed = make(map[asker]bool, len(sub.askers))
 		for a := range sub.askers {
-			holds, known := a.known(sub.store.readers()) // to whom each change of a record that is gone is told
+			holds, known := a.decided(sub.store.rules[reading], true) // who reads all is told each change of a record that is gone
 			sub.allowed[a] = holds && known
 		}
 	}
