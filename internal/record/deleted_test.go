@@ -2,7 +2,6 @@ package record_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -285,7 +284,7 @@ func TestStreamsOfDeletedRecords(t *testing.T) {
 	both.expect(t, "UPDATED "+x+" v2 deletedAt")
 	_, err := c.stream(t, member, followThread, "id", shared)
 	var refusal *record.Error
-	require.True(t, errors.As(err, &refusal), err)
+	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, record.NotFound, refusal.Code)
 	late := c.tailAs(t, ada, followDeleted, "deleted", "ONLY")
 	late.expect(t, "SNAPSHOT "+x+" v2", "READY  v-")

@@ -177,7 +177,8 @@ func TestHistoryOfHiddenFields(t *testing.T) {
 	} {
 		var got []string
 		for _, line := range c.by(t, who, readHistory, "id", shared).told(t)[1:] {
-			got = append(got, line[strings.Index(line, "["):])
+			_, rest, _ := strings.Cut(line, "[")
+			got = append(got, "["+rest)
 		}
 		require.Equal(t, want, got, who)
 	}
