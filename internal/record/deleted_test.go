@@ -305,6 +305,7 @@ func TestStreamsOfDeletedRecords(t *testing.T) {
 	// Who may restore no thread has heard nothing all the time.
 	c.sql(t, `UPDATE threads SET owner_id = $2, deleted_at = now() WHERE id = $1`, shared.UUID, member)
 	theirs.expect(t, "CREATED "+x+" v5 deletedAt,owner")
+	messages.expect(t, "RESYNC  v-", "READY  v-")
 }
 
 // Who comes back with a cursor is told what streams that stayed were told, across a deletion and its end.
