@@ -5507,6 +5507,7 @@ type ThreadMutation struct {
 	addversion      *int
 	created_at      *time.Time
 	updated_at      *time.Time
+	deleted_at      *time.Time
 	subject         *string
 	clearedFields   map[string]struct{}
 	owner           *uuid.UUID
@@ -5674,6 +5675,33 @@ func (m *ThreadMutation) UpdatedAt() (r time.Time, exists bool) {
 
 func (m *ThreadMutation) ResetUpdatedAt() {
 	m.updated_at = nil
+}
+
+func (m *ThreadMutation) SetDeletedAt(t time.Time) {
+	m.deleted_at = &t
+}
+
+func (m *ThreadMutation) DeletedAt() (r time.Time, exists bool) {
+	v := m.deleted_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *ThreadMutation) ClearDeletedAt() {
+	m.deleted_at = nil
+	m.clearedFields[thread.FieldDeletedAt] = struct{}{}
+}
+
+func (m *ThreadMutation) DeletedAtCleared() bool {
+	_, ok := m.clearedFields[thread.FieldDeletedAt]
+	return ok
+}
+
+func (m *ThreadMutation) ResetDeletedAt() {
+	m.deleted_at = nil
+	delete(m.clearedFields, thread.FieldDeletedAt)
 }
 
 func (m *ThreadMutation) SetSubject(s string) {
@@ -5848,7 +5876,7 @@ func (m *ThreadMutation) Type() string {
 }
 
 func (m *ThreadMutation) Fields() []string {
-	fields := make([]string, 0, 5)
+	fields := make([]string, 0, 6)
 	if m.version != nil {
 		fields = append(fields, thread.FieldVersion)
 	}
@@ -5857,6 +5885,9 @@ func (m *ThreadMutation) Fields() []string {
 	}
 	if m.updated_at != nil {
 		fields = append(fields, thread.FieldUpdatedAt)
+	}
+	if m.deleted_at != nil {
+		fields = append(fields, thread.FieldDeletedAt)
 	}
 	if m.subject != nil {
 		fields = append(fields, thread.FieldSubject)
@@ -5875,6 +5906,8 @@ func (m *ThreadMutation) Field(name string) (ent.Value, bool) {
 		return m.CreatedAt()
 	case thread.FieldUpdatedAt:
 		return m.UpdatedAt()
+	case thread.FieldDeletedAt:
+		return m.DeletedAt()
 	case thread.FieldSubject:
 		return m.Subject()
 	case thread.FieldOwnerID:
@@ -5910,6 +5943,13 @@ func (m *ThreadMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetUpdatedAt(v)
+		return nil
+	case thread.FieldDeletedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDeletedAt(v)
 		return nil
 	case thread.FieldSubject:
 		v, ok := value.(string)
@@ -5959,7 +5999,11 @@ func (m *ThreadMutation) AddField(name string, value ent.Value) error {
 }
 
 func (m *ThreadMutation) ClearedFields() []string {
-	return nil
+	var fields []string
+	if m.FieldCleared(thread.FieldDeletedAt) {
+		fields = append(fields, thread.FieldDeletedAt)
+	}
+	return fields
 }
 
 func (m *ThreadMutation) FieldCleared(name string) bool {
@@ -5968,6 +6012,11 @@ func (m *ThreadMutation) FieldCleared(name string) bool {
 }
 
 func (m *ThreadMutation) ClearField(name string) error {
+	switch name {
+	case thread.FieldDeletedAt:
+		m.ClearDeletedAt()
+		return nil
+	}
 	return fmt.Errorf("unknown Thread nullable field %s", name)
 }
 
@@ -5981,6 +6030,9 @@ func (m *ThreadMutation) ResetField(name string) error {
 		return nil
 	case thread.FieldUpdatedAt:
 		m.ResetUpdatedAt()
+		return nil
+	case thread.FieldDeletedAt:
+		m.ResetDeletedAt()
 		return nil
 	case thread.FieldSubject:
 		m.ResetSubject()

@@ -216,6 +216,7 @@ func (t *Thread) AssignRow(columns []string, targets []any) error {
 func newThreadStore(c config) *record.Store {
 	return record.NewStore(&record.Entity{
 		Name: "Thread", Prefix: "thread", List: "threads", Table: thread.Table,
+		SoftDelete: true,
 		Access: entity.Access{
 			Read:   entity.Any(entity.Is("owner"), entity.Has("members")),
 			Create: entity.SignedIn(),
@@ -227,6 +228,7 @@ func newThreadStore(c config) *record.Store {
 			{Name: "version", Column: "version", Go: "Version", Kind: record.Int, Order: "VERSION", Use: record.InType | record.InFilter},
 			{Name: "createdAt", Column: "created_at", Go: "CreatedAt", Kind: record.Time, Order: "CREATED_AT", Use: record.InType | record.InFilter},
 			{Name: "updatedAt", Column: "updated_at", Go: "UpdatedAt", Kind: record.Time, Order: "UPDATED_AT", Use: record.InType | record.InFilter},
+			{Name: "deletedAt", Column: "deleted_at", Go: "DeletedAt", Kind: record.Time, Nullable: true, Order: "DELETED_AT", Use: record.InType | record.InFilter},
 			{Name: "subject", Column: "subject", Go: "Subject", Kind: record.String, Order: "SUBJECT", Use: record.InType | record.InFilter | record.InCreate | record.InUpdate},
 			{Name: "ownerID", Column: "owner_id", Go: "OwnerID", Kind: record.UUID, Use: record.InFilter},
 		},

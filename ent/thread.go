@@ -25,6 +25,8 @@ type Thread struct {
 
 	UpdatedAt time.Time `json:"updated_at,omitempty"`
 
+	DeletedAt *time.Time `json:"deleted_at,omitempty"`
+
 	Subject string `json:"subject,omitempty"`
 
 	OwnerID uuid.UUID `json:"owner_id,omitempty"`
@@ -74,7 +76,7 @@ func (*Thread) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullInt64)
 		case thread.FieldSubject:
 			values[i] = new(sql.NullString)
-		case thread.FieldCreatedAt, thread.FieldUpdatedAt:
+		case thread.FieldCreatedAt, thread.FieldUpdatedAt, thread.FieldDeletedAt:
 			values[i] = new(sql.NullTime)
 		case thread.FieldID, thread.FieldOwnerID:
 			values[i] = new(uuid.UUID)
@@ -114,6 +116,13 @@ func (_m *Thread) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field updated_at", values[i])
 			} else if value.Valid {
 				_m.UpdatedAt = value.Time
+			}
+		case thread.FieldDeletedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field deleted_at", values[i])
+			} else if value.Valid {
+				_m.DeletedAt = new(time.Time)
+				*_m.DeletedAt = value.Time
 			}
 		case thread.FieldSubject:
 			if value, ok := values[i].(*sql.NullString); !ok {

@@ -37,6 +37,11 @@ func (_c *ThreadCreate) SetUpdatedAt(v time.Time) *ThreadCreate {
 	return _c
 }
 
+func (_c *ThreadCreate) SetDeletedAt(v time.Time) *ThreadCreate {
+	_c.mutation.SetDeletedAt(v)
+	return _c
+}
+
 func (_c *ThreadCreate) SetSubject(v string) *ThreadCreate {
 	_c.mutation.SetSubject(v)
 	return _c
@@ -179,6 +184,10 @@ func (_c *ThreadCreate) createSpec() (*Thread, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.UpdatedAt(); ok {
 		_spec.SetField(thread.FieldUpdatedAt, field.TypeTime, value)
 		_node.UpdatedAt = value
+	}
+	if value, ok := _c.mutation.DeletedAt(); ok {
+		_spec.SetField(thread.FieldDeletedAt, field.TypeTime, value)
+		_node.DeletedAt = &value
 	}
 	if value, ok := _c.mutation.Subject(); ok {
 		_spec.SetField(thread.FieldSubject, field.TypeString, value)

@@ -31,6 +31,16 @@ func (_u *ThreadUpdateOne) SetUpdatedAt(v time.Time) *ThreadUpdateOne {
 	return _u
 }
 
+func (_u *ThreadUpdateOne) SetDeletedAt(v time.Time) *ThreadUpdateOne {
+	_u.mutation.SetDeletedAt(v)
+	return _u
+}
+
+func (_u *ThreadUpdateOne) ClearDeletedAt() *ThreadUpdateOne {
+	_u.mutation.ClearDeletedAt()
+	return _u
+}
+
 func (_u *ThreadUpdateOne) SetSubject(v string) *ThreadUpdateOne {
 	_u.mutation.SetSubject(v)
 	return _u
@@ -172,6 +182,12 @@ func (_u *ThreadUpdateOne) sqlSave(ctx context.Context) (_node *Thread, err erro
 	}
 	if value, ok := _u.mutation.UpdatedAt(); ok {
 		_spec.SetField(thread.FieldUpdatedAt, field.TypeTime, value)
+	}
+	if value, ok := _u.mutation.DeletedAt(); ok {
+		_spec.SetField(thread.FieldDeletedAt, field.TypeTime, value)
+	}
+	if _u.mutation.DeletedAtCleared() {
+		_spec.ClearField(thread.FieldDeletedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.Subject(); ok {
 		_spec.SetField(thread.FieldSubject, field.TypeString, value)

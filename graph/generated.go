@@ -56,6 +56,7 @@ type MutationResolver interface {
 	CreateThread(ctx context.Context, input record.Input) (record.Raw, error)
 	UpdateThread(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error)
 	DeleteThread(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
+	RestoreThread(ctx context.Context, id record.ID, expectedVersion int) (record.Raw, error)
 	CreateUser(ctx context.Context, input record.Input) (record.Raw, error)
 	UpdateUser(ctx context.Context, id record.ID, expectedVersion int, input record.Input, onConflict *record.OnConflict) (record.Raw, error)
 	DeleteUser(ctx context.Context, id record.ID, expectedVersion int) (*record.Deleted, error)
@@ -85,8 +86,9 @@ type QueryResolver interface {
 	Records(ctx context.Context, refs []*record.Ref) (record.Raw, error)
 	Messages(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
 	SecurityEvents(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
-	Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input, deleted *record.ShowDeleted) (record.Raw, error)
 	Users(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error)
+	History(ctx context.Context, id record.ID, first *int, after *record.Cursor) (record.Raw, error)
 	Message(ctx context.Context, id record.ID) (record.Raw, error)
 	SecurityEvent(ctx context.Context, id record.ID) (record.Raw, error)
 	Thread(ctx context.Context, id record.ID) (record.Raw, error)
@@ -100,7 +102,7 @@ type SubscriptionResolver interface {
 	SecurityEventChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
 	SecurityEventsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
 	ThreadChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
-	ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
+	ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor, deleted *record.ShowDeleted) (<-chan *record.Event, error)
 	UserChanged(ctx context.Context, id record.ID, knownVersion *int, since *record.Cursor) (<-chan *record.Event, error)
 	UsersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error)
 	RecordsChanged(ctx context.Context, refs []*record.Ref, since *record.Cursor) (<-chan *record.Event, error)
@@ -724,6 +726,28 @@ func (ec *executionContext) field_Mutation_resetTwoFactor_args(ctx context.Conte
 	return args, nil
 }
 
+func (ec *executionContext) field_Mutation_restoreThread_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (record.ID, error) {
+			return ec.unmarshalNID2godstackᚋinternalᚋrecordᚐID(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "expectedVersion",
+		func(ctx context.Context, v any) (int, error) {
+			return ec.unmarshalNInt2int(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["expectedVersion"] = arg1
+	return args, nil
+}
+
 func (ec *executionContext) field_Mutation_revertEmail_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -927,6 +951,36 @@ func (ec *executionContext) field_Query___type_args(ctx context.Context, rawArgs
 		return nil, err
 	}
 	args["name"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Query_history_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (record.ID, error) {
+			return ec.unmarshalNID2godstackᚋinternalᚋrecordᚐID(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*record.Cursor, error) {
+			return ec.unmarshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCursor(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg2
 	return args, nil
 }
 
@@ -1173,6 +1227,14 @@ func (ec *executionContext) field_Query_threads_args(ctx context.Context, rawArg
 		return nil, err
 	}
 	args["where"] = arg5
+	arg6, err := graphql.ProcessArgField(ctx, rawArgs, "deleted",
+		func(ctx context.Context, v any) (*record.ShowDeleted, error) {
+			return ec.unmarshalOShowDeleted2ᚖgodstackᚋinternalᚋrecordᚐShowDeleted(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["deleted"] = arg6
 	return args, nil
 }
 
@@ -1419,6 +1481,14 @@ func (ec *executionContext) field_Subscription_threadsChanged_args(ctx context.C
 		return nil, err
 	}
 	args["since"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "deleted",
+		func(ctx context.Context, v any) (*record.ShowDeleted, error) {
+			return ec.unmarshalOShowDeleted2ᚖgodstackᚋinternalᚋrecordᚐShowDeleted(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["deleted"] = arg2
 	return args, nil
 }
 
@@ -1944,6 +2014,50 @@ func (ec *executionContext) fieldContext_Mutation_deleteThread(ctx context.Conte
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Mutation_deleteThread_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_restoreThread(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_restoreThread(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().RestoreThread(ctx, fc.Args["id"].(record.ID), fc.Args["expectedVersion"].(int))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalNThread2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_restoreThread(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type Thread does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_restoreThread_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -3106,7 +3220,7 @@ func (ec *executionContext) _Query_threads(ctx context.Context, field graphql.Co
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Query().Threads(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input))
+			return ec.Resolvers.Query().Threads(ctx, fc.Args["after"].(*record.Cursor), fc.Args["first"].(*int), fc.Args["before"].(*record.Cursor), fc.Args["last"].(*int), fc.Args["orderBy"].([]*record.Order), fc.Args["where"].(record.Input), fc.Args["deleted"].(*record.ShowDeleted))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
@@ -3178,6 +3292,50 @@ func (ec *executionContext) fieldContext_Query_users(ctx context.Context, field 
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Query_users_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Query_history(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_history(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().History(ctx, fc.Args["id"].(record.ID), fc.Args["first"].(*int), fc.Args["after"].(*record.Cursor))
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v record.Raw) graphql.Marshaler {
+			return ec.marshalOHistoryConnection2godstackᚋinternalᚋrecordᚐRaw(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Query_history(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return nil, errors.New("field of type HistoryConnection does not have child fields")
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_history_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -3882,7 +4040,7 @@ func (ec *executionContext) _Subscription_threadsChanged(ctx context.Context, fi
 		},
 		func(ctx context.Context) (any, error) {
 			fc := graphql.GetFieldContext(ctx)
-			return ec.Resolvers.Subscription().ThreadsChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor))
+			return ec.Resolvers.Subscription().ThreadsChanged(ctx, fc.Args["where"].(record.Input), fc.Args["since"].(*record.Cursor), fc.Args["deleted"].(*record.ShowDeleted))
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *record.Event) graphql.Marshaler {
@@ -5455,6 +5613,13 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "restoreThread":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_restoreThread(ctx, field)
+			})
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "createUser":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_createUser(ctx, field)
@@ -5686,6 +5851,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, true,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_users(ctx, field)
+				})
+		case "history":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_history(ctx, field)
 				})
 		case "message":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -7015,6 +7186,22 @@ func (ec *executionContext) marshalOCursor2ᚖgodstackᚋinternalᚋrecordᚐCur
 	return v
 }
 
+func (ec *executionContext) unmarshalOHistoryConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, v any) (record.Raw, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var res record.Raw
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOHistoryConnection2godstackᚋinternalᚋrecordᚐRaw(ctx context.Context, sel ast.SelectionSet, v record.Raw) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return v
+}
+
 func (ec *executionContext) unmarshalOInt2ᚖint(ctx context.Context, v any) (*int, error) {
 	if v == nil {
 		return nil, nil
@@ -7200,6 +7387,25 @@ func (ec *executionContext) marshalOSecurityEventWhereInput2godstackᚋinternal�
 		return graphql.Null
 	}
 	return v
+}
+
+func (ec *executionContext) unmarshalOShowDeleted2ᚖgodstackᚋinternalᚋrecordᚐShowDeleted(ctx context.Context, v any) (*record.ShowDeleted, error) {
+	if v == nil {
+		return nil, nil
+	}
+	tmp, err := graphql.UnmarshalString(v)
+	res := record.ShowDeleted(tmp)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOShowDeleted2ᚖgodstackᚋinternalᚋrecordᚐShowDeleted(ctx context.Context, sel ast.SelectionSet, v *record.ShowDeleted) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalString(string(*v))
+	return res
 }
 
 func (ec *executionContext) unmarshalOString2ᚖstring(ctx context.Context, v any) (*string, error) {

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) MessageChanged(ctx context.Context, id record.ID,
 }
 
 func (r *subscriptionResolver) MessagesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Message, where, since)
+	return record.WatchList(ctx, r.Stores.Message, where, nil, since)
 }

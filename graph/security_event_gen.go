@@ -20,5 +20,5 @@ func (r *subscriptionResolver) SecurityEventChanged(ctx context.Context, id reco
 }
 
 func (r *subscriptionResolver) SecurityEventsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.SecurityEvent, where, since)
+	return record.WatchList(ctx, r.Stores.SecurityEvent, where, nil, since)
 }

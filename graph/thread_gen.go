@@ -19,8 +19,12 @@ func (r *mutationResolver) DeleteThread(ctx context.Context, id record.ID, expec
 	return record.Delete(ctx, r.Stores.Thread, id, expectedVersion)
 }
 
-func (r *queryResolver) Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input) (record.Raw, error) {
-	return record.List(ctx, r.Stores.Thread, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where})
+func (r *mutationResolver) RestoreThread(ctx context.Context, id record.ID, expectedVersion int) (record.Raw, error) {
+	return record.Restore(ctx, r.Stores.Thread, id, expectedVersion)
+}
+
+func (r *queryResolver) Threads(ctx context.Context, after *record.Cursor, first *int, before *record.Cursor, last *int, orderBy []*record.Order, where record.Input, deleted *record.ShowDeleted) (record.Raw, error) {
+	return record.List(ctx, r.Stores.Thread, record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where, Deleted: deleted})
 }
 
 func (r *queryResolver) Thread(ctx context.Context, id record.ID) (record.Raw, error) {
@@ -31,6 +35,6 @@ func (r *subscriptionResolver) ThreadChanged(ctx context.Context, id record.ID, 
 	return record.Watch(ctx, r.Stores.Thread, id, knownVersion, since)
 }
 
-func (r *subscriptionResolver) ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Thread, where, since)
+func (r *subscriptionResolver) ThreadsChanged(ctx context.Context, where record.Input, since *record.Cursor, deleted *record.ShowDeleted) (<-chan *record.Event, error) {
+	return record.WatchList(ctx, r.Stores.Thread, where, deleted, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) UserChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) UsersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.User, where, since)
+	return record.WatchList(ctx, r.Stores.User, where, nil, since)
 }

@@ -557,6 +557,10 @@ table "threads" {
     type    = timestamptz
     default = sql("(now())")
   }
+  column "deleted_at" {
+    null = true
+    type = timestamptz
+  }
   column "subject" {
     null = false
     type = varchar

@@ -12,11 +12,12 @@ import (
 	"godstack/internal/entity"
 )
 
-// Thread is a conversation: its owner started it, its members take part.
+// Thread is a conversation: its owner started it, its members take part. Deleted, it is gone with its messages, until its owner restores
+// it.
 type Thread struct{ ent.Schema }
 
 // Mixin of Thread.
-func (Thread) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}} }
+func (Thread) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}, entity.SoftDelete{}} }
 
 // Annotations of Thread.
 func (Thread) Annotations() []schema.Annotation {

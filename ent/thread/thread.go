@@ -21,6 +21,8 @@ const (
 
 	FieldUpdatedAt = "updated_at"
 
+	FieldDeletedAt = "deleted_at"
+
 	FieldSubject = "subject"
 
 	FieldOwnerID = "owner_id"
@@ -55,6 +57,7 @@ var Columns = []string{
 	FieldVersion,
 	FieldCreatedAt,
 	FieldUpdatedAt,
+	FieldDeletedAt,
 	FieldSubject,
 	FieldOwnerID,
 }

@@ -35,6 +35,10 @@ func UpdatedAt(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldUpdatedAt, v))
 }
 
+func DeletedAt(v time.Time) predicate.Thread {
+	return predicate.Thread(sql.FieldEQ(FieldDeletedAt, v))
+}
+
 func Subject(v string) predicate.Thread {
 	return predicate.Thread(sql.FieldEQ(FieldSubject, v))
 }
@@ -97,6 +101,30 @@ func UpdatedAtLT(v time.Time) predicate.Thread {
 
 func UpdatedAtLTE(v time.Time) predicate.Thread {
 	return predicate.Thread(sql.FieldLTE(FieldUpdatedAt, v))
+}
+
+func DeletedAtGT(v time.Time) predicate.Thread {
+	return predicate.Thread(sql.FieldGT(FieldDeletedAt, v))
+}
+
+func DeletedAtGTE(v time.Time) predicate.Thread {
+	return predicate.Thread(sql.FieldGTE(FieldDeletedAt, v))
+}
+
+func DeletedAtLT(v time.Time) predicate.Thread {
+	return predicate.Thread(sql.FieldLT(FieldDeletedAt, v))
+}
+
+func DeletedAtLTE(v time.Time) predicate.Thread {
+	return predicate.Thread(sql.FieldLTE(FieldDeletedAt, v))
+}
+
+func DeletedAtIsNil() predicate.Thread {
+	return predicate.Thread(sql.FieldIsNull(FieldDeletedAt))
+}
+
+func DeletedAtNotNil() predicate.Thread {
+	return predicate.Thread(sql.FieldNotNull(FieldDeletedAt))
 }
 
 func SubjectNEQ(v string) predicate.Thread {

@@ -88,6 +88,13 @@ func (c *checker) access(n *gen.Type, of entity.Annotation) {
 		}
 		return
 	}
+	if of.Restore != nil {
+		for _, w := range words(*of.Restore) {
+			if err := checkWord(n, w); err != nil {
+				c.fail(n, "", fmt.Errorf("who restores a %s: %w", n.Name, err))
+			}
+		}
+	}
 	for _, op := range operations {
 		if r := ruleFor(a, op); r.Kind != "" {
 			for _, w := range words(r) {

@@ -54,6 +54,7 @@ func (c *checker) node(n *gen.Type) {
 	if err := checkReadableBy(n, n.ID, a); err != nil {
 		c.fail(n, "id", fmt.Errorf("field id of %s: %w", n.Name, err))
 	}
+	c.fail(n, "", checkSoftDelete(n, a))
 	err = checkName(n)
 	if err == nil {
 		err = c.claims.entity(n, a)
@@ -95,6 +96,19 @@ func (c *checker) node(n *gen.Type) {
 			c.fail(n, d.Name, fmt.Errorf("edge %s of %s: %w", d.Name, n.Name, err))
 		}
 	}
+}
+
+// checkSoftDelete returns what is wrong with an entity's being restorable.
+func checkSoftDelete(n *gen.Type, a entity.Annotation) error {
+	switch {
+	case !a.SoftDelete:
+		return nil
+	case a.Internal:
+		return fmt.Errorf("%s has entity.SoftDelete{} and is internal: nothing would hide what is deleted", n.Name)
+	case !a.Allows(entity.Delete):
+		return fmt.Errorf("%s has entity.SoftDelete{} and no mutation that deletes: add entity.Delete to its operations, or leave the mixin out", n.Name)
+	}
+	return nil
 }
 
 func annotate(to *gen.Annotations, a entgql.Annotation) {

@@ -207,6 +207,20 @@ func TestErrors(t *testing.T) {
 		m.write("ent/schema/mixed.go", []byte("package schema\n\nimport (\n\t\"entgo.io/ent\"\n\t\"entgo.io/ent/schema/mixin\"\n\n\t\"godstack/internal/entity\"\n)\n\n"+
 			"type Mixed struct{ ent.Schema }\n\nfunc (Mixed) Mixin() []ent.Mixin {\n"+
 			"\treturn []ent.Mixin{mixin.AnnotateFields(entity.Mixin{}, entity.ReadableBy(entity.SignedIn()))}\n}\n"))
+		for i, c := range []struct{ name, mixin, annotations, want string }{
+			{"Hushed", "entity.SoftDelete{}", "entity.Internal()", "13: Hushed has entity.SoftDelete{} and is internal: nothing would hide what is deleted"},
+			{"Fixed", "entity.SoftDelete{}", "entity.ReadOnly()", "13: Fixed has entity.SoftDelete{} and no mutation that deletes: add entity.Delete to its operations"},
+			{"Kept", "entity.SoftDelete{}", "entity.Operations(entity.Create)", "13: Kept has entity.SoftDelete{} and no mutation that deletes"},
+			{"Unruly", "entity.SoftDelete{Restore: entity.Any(entity.Role(`root`), entity.Is(`owner`))}", "",
+				"13: who restores a Unruly: Role(\"root\"): there is no such role: use one of user, moderator, admin\n" +
+					"13: who restores a Unruly: Is(\"owner\"): Unruly has no edges"},
+		} {
+			file := fmt.Sprintf("ent/schema/d%02d.go", i)
+			m.write(file, []byte(strings.Replace(ruledSource(c.name, c.annotations, "", ""), "entity.Mixin{}}", "entity.Mixin{}, "+c.mixin+"}", 1)))
+			for line := range strings.Lines(c.want) {
+				want = append(want, file+":"+strings.TrimSpace(line))
+			}
+		}
 		for _, field := range []string{"id", "version", "created_at", "updated_at"} {
 			want = append(want, "ent/schema/mixed.go:10: field "+field+" of Mixed: has entity.ReadableBy: whoever reads a record reads this as well")
 		}

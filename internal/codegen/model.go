@@ -62,6 +62,27 @@ func (e *Entity) edge(name string) *gen.Edge {
 	return nil
 }
 
+// SoftDelete reports whether what is deleted can be restored.
+func (e *Entity) SoftDelete() bool { return e.annotation.SoftDelete }
+
+// Restore returns the expression of the rule that says who restores, "" for the rule of delete.
+func (e *Entity) Restore() string {
+	if e.annotation.Restore == nil {
+		return ""
+	}
+	return ruleExpr(e.Node, *e.annotation.Restore)
+}
+
+// softList reports whether a GraphQL field leads to a list of records that can be restored.
+func (e *Entity) softList(name string) bool {
+	d := e.edge(name)
+	if d == nil || d.Unique {
+		return false
+	}
+	a, err := entity.Decode(d.Type.Annotations)
+	return err == nil && a.SoftDelete
+}
+
 // limited reports whether not everybody who reads a record reads a GraphQL field of it.
 func (e *Entity) limited(name string) bool {
 	return slices.ContainsFunc(e.Node.Fields, func(f *gen.Field) bool {

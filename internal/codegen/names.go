@@ -31,7 +31,7 @@ var reservedEndings = []string{"Update", "CreateBulk", "GroupBy"}
 // reservedTypes are GraphQL types that are there without any entity.
 var reservedTypes = strings.Fields(`
 	Query Mutation Subscription Node Record RecordMap RecordRef RecordChange Deleted PageInfo Cursor ChangeKind
-	OnConflict OrderDirection String Int Float Boolean ID Time Map`)
+	OnConflict OrderDirection ShowDeleted HistoryConnection HistoryEdge HistoryEntry HistoryKind OldValue JSON String Int Float Boolean ID Time Map`)
 
 // reservedTables matches the tables of the change log, of migrations and of jobs.
 var reservedTables = regexp.MustCompile(`^(changes(_\d)?|(changelog|goose|river|pg)_.*)$`)
@@ -64,7 +64,7 @@ func newClaims() claims {
 	for _, name := range reservedTypes {
 		c["GraphQL type "+name] = "every schema"
 	}
-	for _, name := range []string{"node", "nodes", "records", "recordsChanged", "stores", "unchanged", "missing"} {
+	for _, name := range []string{"node", "nodes", "records", "history", "recordsChanged", "stores", "unchanged", "missing"} {
 		c["root field "+name] = "every schema"
 	}
 	return c

@@ -75,9 +75,10 @@ func (r resolvers) bind(cfg *config.Config) {
 	model(record+"ID", "ID")
 	model(record+"Cursor", "Cursor")
 	model(record+"Ref", "RecordRef")
-	model(record+"Raw", "Node", "Record", "RecordMap")
+	model(record+"Raw", "Node", "Record", "RecordMap", "HistoryConnection")
 	model(record+"Event", "RecordChange")
 	model(record+"OnConflict", "OnConflict")
+	model(record+"ShowDeleted", "ShowDeleted")
 	cfg.Models["Deleted"] = config.TypeMapEntry{
 		Model: config.StringList{record + "Deleted"}, Fields: map[string]config.TypeMapField{"deletedId": {FieldName: "DeletedID"}},
 	}
@@ -93,7 +94,8 @@ func (r resolvers) bind(cfg *config.Config) {
 // entity's description, where gqlgen would write code for each field. The schema that requests are validated against
 // is the whole one.
 func (r resolvers) MutateSchema(s *ast.Schema) error {
-	opaque := []string{"Node", "Record", "RecordMap", "RecordChange", "PageInfo", "ChangeKind", "OrderDirection"}
+	opaque := []string{"Node", "Record", "RecordMap", "RecordChange", "PageInfo", "ChangeKind", "OrderDirection",
+		"HistoryConnection", "HistoryEdge", "HistoryEntry", "HistoryKind", "OldValue", "JSON"}
 	for _, e := range r.entities {
 		for _, suffix := range []string{"", "Connection", "Edge", "Change", "WhereInput", "Order", "OrderField"} {
 			opaque = append(opaque, e.Name+suffix)
@@ -173,13 +175,15 @@ func sharedBody(f *codegen.Field) string {
 		return "return record.FetchAll(ctx, r.Stores.Engine, ids)"
 	case "Query.records":
 		return "return record.Records(ctx, r.Stores.Engine, refs)"
+	case "Query.history":
+		return "return record.History(ctx, r.Stores.Engine, id, first, after)"
 	case "Subscription.recordsChanged":
 		return "return record.WatchRecords(ctx, r.Stores.Engine, refs, since)"
 	}
 	return ""
 }
 
-const pageArgs = "record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where}"
+const pageArgs = "record.Page{After: after, Before: before, First: first, Last: last, OrderBy: orderBy, Where: where, Deleted: deleted}"
 
 // body returns the body of a field's resolver, "" if the field is not the entity's.
 func (e *Entity) body(f *codegen.Field) string {
@@ -195,6 +199,8 @@ func (e *Entity) body(f *codegen.Field) string {
 		return "return record.Update(ctx, " + store + ", id, expectedVersion, input, onConflict)"
 	case "Mutation.delete" + e.Name:
 		return "return record.Delete(ctx, " + store + ", id, expectedVersion)"
+	case "Mutation.restore" + e.Name:
+		return "return record.Restore(ctx, " + store + ", id, expectedVersion)"
 	case "Subscription." + e.Single + "Changed":
 		return "return record.Watch(ctx, " + store + ", id, knownVersion, since)"
 	case "Subscription." + e.List + "Changed":
@@ -202,7 +208,11 @@ func (e *Entity) body(f *codegen.Field) string {
 		if !takes(f, where) {
 			where = "nil"
 		}
-		return "return record.WatchList(ctx, " + store + ", " + where + ", since)"
+		deleted := "deleted"
+		if !takes(f, deleted) {
+			deleted = "nil"
+		}
+		return "return record.WatchList(ctx, " + store + ", " + where + ", " + deleted + ", since)"
 	}
 	return ""
 }
@@ -210,7 +220,7 @@ func (e *Entity) body(f *codegen.Field) string {
 // page returns the page that a list field's arguments make.
 func page(f *codegen.Field) string {
 	args := pageArgs
-	for _, name := range []string{"orderBy", "where"} {
+	for _, name := range []string{"orderBy", "where", "deleted"} {
 		if !takes(f, name) {
 			args = strings.Replace(args, ", "+strings.ToUpper(name[:1])+name[1:]+": "+name, "", 1)
 		}

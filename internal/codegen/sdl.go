@@ -36,11 +36,17 @@ func extendSDL(es []*Entity, s *ast.Schema) {
 	query.Fields = slices.DeleteFunc(query.Fields, func(f *ast.FieldDefinition) bool {
 		return !slices.Contains([]string{"node", "nodes"}, f.Name) && !slices.ContainsFunc(es, func(e *Entity) bool { return e.List == f.Name })
 	})
-	query.Fields = append(query.Fields, sdlField("records", "RecordMap!", "refs", "[RecordRef!]!"))
+	query.Fields = append(query.Fields, sdlField("records", "RecordMap!", "refs", "[RecordRef!]!"),
+		sdlField("history", "HistoryConnection", "id", "ID!", "first", "Int", "after", "Cursor"))
+	addHistory(es, s)
 	mutation := &ast.Definition{Kind: ast.Object, Name: "Mutation"}
 	subscription := &ast.Definition{Kind: ast.Object, Name: "Subscription"}
 	for _, e := range es {
 		e.completeType(s.Types[e.Name])
+		if e.SoftDelete() {
+			s.Types["ShowDeleted"] = showDeleted()
+			query.Fields.ForName(e.List).Arguments = append(query.Fields.ForName(e.List).Arguments, deletedArgument())
+		}
 		query.Fields = append(query.Fields, sdlField(e.Single, e.Name, "id", "ID!"))
 		recordMap.Fields = append(recordMap.Fields, sdlField(e.List, "["+e.Name+"!]!"))
 		for _, in := range []string{"Create" + e.Name + "Input", "Update" + e.Name + "Input"} {
@@ -59,15 +65,23 @@ func extendSDL(es []*Entity, s *ast.Schema) {
 		if e.Can(entity.Delete) {
 			mutation.Fields = append(mutation.Fields, sdlField("delete"+e.Name, "Deleted!", "id", "ID!", "expectedVersion", "Int!"))
 		}
+		if e.SoftDelete() {
+			restore := sdlField("restore"+e.Name, e.Name+"!", "id", "ID!", "expectedVersion", "Int!")
+			restore.Description = "Brings a deleted record back, at the version that its deletion has."
+			mutation.Fields = append(mutation.Fields, restore)
+		}
 		if e.Live() {
 			s.AddTypes(change(e.Name+"Change", "An event of a stream of "+e.List+".", e.Single, e.Name))
 			list := []string{"where", e.Name + "WhereInput", "since", "Cursor"}
 			if s.Types[list[1]] == nil { // nothing to filter by
 				list = list[2:]
 			}
+			changed := sdlField(e.List+"Changed", e.Name+"Change!", list...)
+			if e.SoftDelete() {
+				changed.Arguments = append(changed.Arguments, deletedArgument())
+			}
 			subscription.Fields = append(subscription.Fields,
-				sdlField(e.Single+"Changed", e.Name+"Change!", "id", "ID!", "knownVersion", "Int", "since", "Cursor"),
-				sdlField(e.List+"Changed", e.Name+"Change!", list...))
+				sdlField(e.Single+"Changed", e.Name+"Change!", "id", "ID!", "knownVersion", "Int", "since", "Cursor"), changed)
 		}
 	}
 	recordMap.Fields = append(recordMap.Fields, sdlField("unchanged", "[ID!]!"), sdlField("missing", "[ID!]!"))
@@ -127,6 +141,56 @@ func onConflict() *ast.Definition {
 	})
 }
 
+// showDeleted says which records of a list are asked for.
+func showDeleted() *ast.Definition {
+	return enum("ShowDeleted", "Which records a list has: of those that were deleted, whoever may restore them sees them by asking.", [][2]string{
+		{"EXCLUDE", "Those that are not deleted."},
+		{"INCLUDE", "Those that are not deleted, and those that you may restore."},
+		{"ONLY", "Those that are deleted, and that you may restore."},
+	})
+}
+
+func deletedArgument() *ast.ArgumentDefinition {
+	return &ast.ArgumentDefinition{Name: "deleted", Type: parseType("ShowDeleted"), DefaultValue: &ast.Value{Kind: ast.EnumValue, Raw: "EXCLUDE"}}
+}
+
+// addHistory adds the types of Query.history.
+func addHistory(es []*Entity, s *ast.Schema) {
+	described := func(name, typ, text string) *ast.FieldDefinition {
+		f := sdlField(name, typ)
+		f.Description = text
+		return f
+	}
+	entry := &ast.Definition{Kind: ast.Object, Name: "HistoryEntry", Description: "A change of a record.", Fields: ast.FieldList{
+		described("version", "Int!", "The record's, after the change."),
+		sdlField("kind", "HistoryKind!"),
+		sdlField("at", "Time!"),
+	}}
+	if slices.ContainsFunc(es, func(e *Entity) bool { return e.Name == "User" }) {
+		entry.Fields = append(entry.Fields, described("actor", "User", "Who did it; null where nobody was signed in, and where you may not read who it was."))
+	}
+	entry.Fields = append(entry.Fields,
+		described("fields", "[String!]!", "What it changed, as far as you may read it."),
+		described("old", "[OldValue!]!", "What those were before, as far as you may read it."))
+	s.AddTypes(
+		&ast.Definition{Kind: ast.Scalar, Name: "JSON", Description: "Any value."},
+		enum("HistoryKind", "What was done to a record.", [][2]string{
+			{"CREATED", ""}, {"UPDATED", ""}, {"DELETED", "It was deleted, and can be restored."}, {"RESTORED", ""},
+		}),
+		&ast.Definition{Kind: ast.Object, Name: "OldValue", Description: "A field as it was before a change.", Fields: ast.FieldList{
+			sdlField("field", "String!"),
+			described("value", "JSON", "As a query would answer it; of an edge to one record its id, of an edge to many { added: [ID!]!, removed: [ID!]! }."),
+		}},
+		entry,
+		&ast.Definition{Kind: ast.Object, Name: "HistoryEdge", Fields: ast.FieldList{sdlField("node", "HistoryEntry!"), sdlField("cursor", "Cursor!")}},
+		&ast.Definition{Kind: ast.Object, Name: "HistoryConnection", Description: "The changes of a record, the latest first.", Fields: ast.FieldList{
+			sdlField("edges", "[HistoryEdge!]!"),
+			sdlField("pageInfo", "PageInfo!"),
+			described("complete", "Boolean!", "Whether the change log has all of it, back to CREATED. It keeps seven days: false says that there were earlier changes."),
+		}},
+	)
+}
+
 // enum makes an enum; values are names and descriptions.
 func enum(name, description string, values [][2]string) *ast.Definition {
 	d := &ast.Definition{Kind: ast.Enum, Name: name, Description: description}
@@ -142,6 +206,9 @@ func (e *Entity) completeType(d *ast.Definition) {
 	for _, f := range d.Fields {
 		if e.edge(f.Name) != nil || e.limited(f.Name) {
 			f.Type.NonNull = false
+		}
+		if e.softList(f.Name) {
+			f.Arguments = append(f.Arguments, deletedArgument())
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package entity is what a schema file may say beyond ent's own words: the [Mixin] that every entity has,
+// Package entity is what a schema file may say beyond ent's own words: the [Mixin] that every entity has, [SoftDelete],
 // annotations for what the API shows of it, and [Access], who may do what.
 //
 //	type Task struct{ ent.Schema }
@@ -22,6 +22,7 @@
 //   - id, version, createdAt and updatedAt are in no input;
 //   - a Hidden or Sensitive field is nowhere in the SDL;
 //   - a field that is ReadableBy some is nullable in its type, and as it was in inputs;
+//   - an entity with the mixin SoftDelete keeps what is deleted, and has a mutation to restore it;
 //   - rules of [Access] that do not fit the schema are refused, with their line (TestErrors).
 //
 // It is a leaf, and data only: it imports ent's schema vocabulary and nothing of ours. Schema files and the
@@ -59,6 +60,8 @@ type Annotation struct {
 	ReadOnly   bool        `json:"readOnly,omitempty"`   // field, edge: in no input
 	Viewer     bool        `json:"viewer,omitempty"`     // edge: the viewer on create, in no input
 	ReadableBy *Rule       `json:"readableBy,omitempty"` // field: who reads it
+	SoftDelete bool        `json:"softDelete,omitempty"` // entity: it has the mixin SoftDelete
+	Restore    *Rule       `json:"restore,omitempty"`    // entity: who brings a deleted record back; nil for whoever may delete it
 }
 
 // Name is the key under which ent keeps the annotation.
@@ -77,6 +80,10 @@ func (a Annotation) Merge(other schema.Annotation) schema.Annotation {
 	a.Hidden = a.Hidden || b.Hidden
 	a.ReadOnly = a.ReadOnly || b.ReadOnly
 	a.Viewer = a.Viewer || b.Viewer
+	a.SoftDelete = a.SoftDelete || b.SoftDelete
+	if b.Restore != nil {
+		a.Restore = b.Restore
+	}
 	if b.ReadableBy != nil {
 		a.ReadableBy = b.ReadableBy
 	}

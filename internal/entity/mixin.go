@@ -35,6 +35,38 @@ func (Mixin) Fields() []ent.Field {
 // Annotations marks the entity.
 func (Mixin) Annotations() []schema.Annotation { return []schema.Annotation{Annotation{Mixin: true}} }
 
+// SoftDelete is a mixin, beside Mixin, for an entity whose records can be brought back:
+//
+//	func (Thread) Mixin() []ent.Mixin { return []ent.Mixin{entity.Mixin{}, entity.SoftDelete{}} }
+//
+// The generated delete sets deleted_at then, and nobody reads the record any more, wherever it could show, but for lists that are asked
+// for deleted records by whoever may restore them. The row stays: unique columns keep their values taken, and nothing cascades. A
+// statement in SQL, or of ent, that deletes the row deletes it for good.
+type SoftDelete struct {
+	mixin.Schema
+
+	// Restore says who brings a deleted record back, and so sees it; they also have to meet the rule of read. Default: whoever may
+	// delete it. For administrators alone it is Role("admin").
+	Restore Rule
+}
+
+// Fields returns deleted_at.
+func (SoftDelete) Fields() []ent.Field {
+	return []ent.Field{
+		field.Time("deleted_at").Optional().Nillable().Annotations(ReadOnly()).
+			Comment("When it was deleted; null of a record that is not."),
+	}
+}
+
+// Annotations marks the entity.
+func (m SoftDelete) Annotations() []schema.Annotation {
+	a := Annotation{SoftDelete: true}
+	if m.Restore.Kind != "" {
+		a.Restore = &m.Restore
+	}
+	return []schema.Annotation{a}
+}
+
 // NewID returns a UUID of version 7.
 func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 

@@ -20,12 +20,13 @@ import (
 type asker struct {
 	viewer.Viewer
 	signedIn bool
+	deleted  ShowDeleted // of a stream, of a list, that deleted records are asked for; empty where they are not
 }
 
 func askerOf(ctx context.Context) asker {
 	v, ok := viewer.FromContext(ctx)
 	// Two sessions of a user are one asker.
-	return asker{viewer.Viewer{ID: v.ID, Role: v.Role}, ok}
+	return asker{Viewer: viewer.Viewer{ID: v.ID, Role: v.Role}, signedIn: ok}
 }
 
 // rule is an entity.Rule whose names are resolved.
@@ -33,6 +34,7 @@ type rule struct {
 	kind   entity.RuleKind
 	role   string
 	edge   *Edge
+	field  *Field           // live, dead: the time of deletion
 	op     entity.Operation // through: whose rule of the other entity; empty for read
 	part   *rule            // through: the part of that rule that is meant; nil for all of it
 	custom *CustomRule
@@ -101,9 +103,16 @@ func (e *Entity) resolve(r entity.Rule, custom map[string]CustomRule) (*rule, er
 // protect resolves the entity's rules, or, where the engine is unrestricted, has everybody meet them.
 func (e *Entity) protect(c *Config) (err error) {
 	e.rules = map[entity.Operation]*rule{}
-	for op, r := range map[entity.Operation]entity.Rule{
+	declared := map[entity.Operation]entity.Rule{
 		reading: e.Access.Read, entity.Create: e.Access.Create, entity.Update: e.Access.Update, entity.Delete: e.Access.Delete,
-	} {
+	}
+	if e.SoftDelete {
+		declared[restoring] = e.Access.Delete
+		if e.Restore != nil {
+			declared[restoring] = *e.Restore
+		}
+	}
+	for op, r := range declared {
 		if c.Unrestricted {
 			e.rules[op] = anyone
 		} else if e.rules[op], err = e.resolve(r, c.Rules); err != nil {
@@ -118,6 +127,7 @@ func (e *Entity) protect(c *Config) (err error) {
 			}
 		}
 	}
+	e.sees(e.rules[reading], e.rules[restoring])
 	e.limited = e.limitedFields()
 	e.needs = map[entity.Operation]*rule{}
 	for op, r := range e.rules {
@@ -125,6 +135,9 @@ func (e *Entity) protect(c *Config) (err error) {
 		if e.needs[op] = r; op != reading {
 			e.needs[op] = &rule{kind: entity.KindAll, rules: []*rule{e.rules[reading], r}}
 		}
+	}
+	if e.SoftDelete {
+		e.needs[restoring] = e.seeing[OnlyDeleted]
 	}
 	return nil
 }
@@ -139,6 +152,8 @@ func (e *Entity) note(r *rule) {
 		for i := range e.Edges {
 			e.decides[e.Edges[i].Name] = true
 		}
+	case r.field != nil:
+		e.decides[r.field.Column] = true
 	case d == nil:
 	case d.ToOne():
 		e.decides[d.field.Column] = true
@@ -218,8 +233,13 @@ func (a asker) alternatives(r *rule) []*rule {
 }
 
 // known decides a rule for all records at once, as far as who asks is enough for that.
-func (a asker) known(r *rule) (holds, known bool) {
+func (a asker) known(r *rule) (holds, known bool) { return a.decided(r, false) }
+
+// decided is known; with alive, of records that are not deleted, and lead to none.
+func (a asker) decided(r *rule, alive bool) (holds, known bool) {
 	switch r.kind {
+	case kindLive:
+		return true, alive
 	case entity.KindAnyone:
 		return true, true
 	case entity.KindSignedIn:
@@ -229,7 +249,7 @@ func (a asker) known(r *rule) (holds, known bool) {
 	case entity.KindSelf, entity.KindIs, entity.KindHas:
 		return false, !a.signedIn
 	case entity.KindThrough:
-		holds, known = a.known(r.needs())
+		holds, known = a.decided(r.needs(), alive)
 		if holds && known { // where the edge is empty it does not hold
 			known = !r.edge.field.Nullable
 		}
@@ -238,7 +258,7 @@ func (a asker) known(r *rule) (holds, known bool) {
 		all := r.kind == entity.KindAll
 		undecided := false
 		for _, part := range r.rules {
-			h, k := a.known(part)
+			h, k := a.decided(part, alive)
 			if k && h != all {
 				return h, true
 			}
@@ -247,6 +267,14 @@ func (a asker) known(r *rule) (holds, known bool) {
 		return all, !undecided
 	}
 	return false, false
+}
+
+// impersonal reports whether a rule holds for the same records whoever asks, of those who are signed in and have the role of a.
+func (a asker) impersonal(r *rule) bool {
+	if _, known := a.known(r); known || r.kind == kindLive || r.kind == kindDead {
+		return true
+	}
+	return (r.kind == entity.KindAny || r.kind == entity.KindAll) && !slices.ContainsFunc(r.rules, func(part *rule) bool { return !a.impersonal(part) })
 }
 
 // writer takes SQL: a query of ours, or a predicate of ent's.
@@ -281,6 +309,10 @@ func (c compiler) rule(r *rule, e *Entity, t string) {
 		return
 	}
 	switch r.kind {
+	case kindLive:
+		c.w.write(t, ".", quote(r.field.Column), " IS NULL")
+	case kindDead:
+		c.w.write(t, ".", quote(r.field.Column), " IS NOT NULL")
 	case entity.KindSelf:
 		c.w.write(t, ".id = ")
 		c.w.arg(c.who.ID)
@@ -379,8 +411,10 @@ func (c compiler) union(parts []*rule, e *Entity, t string) {
 }
 
 // may writes " AND", and that who asks may read the row t; nothing where they may read all.
-func (q *query) may(e *Entity, t string) {
-	r := e.rules[reading]
+func (q *query) may(e *Entity, t string) { q.meets(e.rules[reading], e, t) }
+
+// meets writes " AND", and that r holds for the row t; nothing where it does for all.
+func (q *query) meets(r *rule, e *Entity, t string) {
 	if holds, known := q.who.known(r); holds && known {
 		return
 	}
@@ -402,11 +436,11 @@ func (q *query) column(e *Entity, t string, f *Field) {
 }
 
 // limit returns the rule that decides for each record whether who asks may read a field of it; nil if they may always. The id
-// of a record that may not be read may not be read either.
+// of a record that may not be read may not be read either, unless that is for its deletion alone.
 func (a asker) limit(e *Entity, f *Field) *rule {
 	r := f.rule
 	if r == nil && f.edge != nil && !implies(e.rules[reading], f.edge) {
-		if holds, known := a.known(f.edge.to.rules[reading]); holds && known {
+		if holds, known := a.decided(f.edge.to.rules[reading], true); holds && known {
 			return nil
 		}
 		r = &rule{kind: entity.KindThrough, edge: f.edge}
@@ -462,6 +496,10 @@ func (a asker) local(r *rule, e *Entity, n reflect.Value) bool {
 		return holds
 	}
 	switch r.kind {
+	case kindLive:
+		return r.field.value(n) == nil
+	case kindDead:
+		return r.field.value(n) != nil
 	case entity.KindSelf:
 		return e.id.value(n) == any(a.ID)
 	case entity.KindIs:
@@ -510,7 +548,7 @@ func (s *Store) decide(ctx context.Context, r *rule, list []question) ([][]bool,
 		return out, nil
 	}
 	switch r.kind {
-	case entity.KindSelf, entity.KindIs:
+	case entity.KindSelf, entity.KindIs, kindLive, kindDead:
 		for i, q := range list {
 			row := reflect.ValueOf(q.node)
 			for _, k := range open[i] {

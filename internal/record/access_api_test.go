@@ -174,6 +174,18 @@ func TestWhoMayDoWhat(t *testing.T) {
 		return func() []any { return []any{"id", f(), "version", 1} }
 	}
 	freshThread := fresh(func() record.ID { return c.share(t) })
+	freshDeleted := func() []any {
+		id := c.share(t)
+		c.sql(t, `UPDATE threads SET deleted_at = now() WHERE id = $1`, id.UUID)
+		return []any{"id", id, "version", 2}
+	}
+	handedOver := func() []any {
+		id := c.share(t)
+		c.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, id.UUID, c.ids["moderator"].UUID)
+		c.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, id.UUID, c.ids["ada"].UUID)
+		c.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, id.UUID, c.ids["hermit"].UUID)
+		return []any{"id", id}
+	}
 	freshMessage := fresh(func() record.ID { return c.say(t, c.share(t), "author", "x") })
 	count := 0
 	name := func() string { count++; return fmt.Sprint("new", count) }
@@ -204,6 +216,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 			"-", "-", "shared", "shared", "shared", "-", "-", "-"}},
 		{"Query.thread", `query($id: ID!) { thread(id: $id) { id subject } }`, of("secret"), [8]string{
 			"-", "-", "-", "-", "-", "-", "-", "secret"}},
+		{"Query.history", `query($id: ID!) { history(id: $id) { edges { node { old { value } } } } }`, handedOver, [8]string{
+			"-", "-", "ada+moderator", "-", "ada+moderator", "-", "-", "ada+moderator"}},
 		{"Query.threads", `{ threads { edges { node { id subject } } } }`, nothing, [8]string{
 			"-", "-", "shared", "shared", "shared", "-", "-", "secret"}},
 		{"Query.message", `query($id: ID!) { message(id: $id) { id body } }`, of("words"), [8]string{
@@ -243,6 +257,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 			noOne, unseen, forbidden, "ok", forbidden, unseen, unseen, unseen}},
 		{"Mutation.deleteThread", `mutation($id: ID!, $version: Int!) { deleteThread(id: $id, expectedVersion: $version) { version } }`, freshThread, [8]string{
 			noOne, unseen, forbidden, "ok", forbidden, unseen, unseen, unseen}},
+		{"Mutation.restoreThread", restoreThread, freshDeleted, [8]string{
+			noOne, unseen, unseen, "ok", unseen, unseen, unseen, unseen}},
 		{"Mutation.createMessage", `mutation($id: ID!) { createMessage(input: {body: "x", threadID: $id}) { version } }`, func() []any { return []any{"id", c.share(t)} }, [8]string{
 			noOne, bad, "ok", "ok", "ok", bad, bad, bad}},
 		{"Mutation.updateMessage", `mutation($id: ID!, $version: Int!) { updateMessage(id: $id, expectedVersion: $version, input: {body: "new"}) { version } }`, freshMessage, [8]string{

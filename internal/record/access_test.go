@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,6 +28,7 @@ type thing struct {
 	Version int
 	A, B    *uuid.UUID
 	Secret  *string
+	Deleted *time.Time
 }
 
 func (*thing) ScanTargets(columns []string) ([]any, error) {
@@ -39,6 +41,8 @@ func (*thing) ScanTargets(columns []string) ([]any, error) {
 			targets[i] = new(int)
 		case "secret":
 			targets[i] = new(*string)
+		case "deleted_at":
+			targets[i] = new(*time.Time)
 		default:
 			targets[i] = new(*uuid.UUID)
 		}
@@ -55,6 +59,8 @@ func (n *thing) AssignRow(columns []string, targets []any) error {
 			n.Version = *targets[i].(*int)
 		case "secret":
 			n.Secret = *targets[i].(**string)
+		case "deleted_at":
+			n.Deleted = *targets[i].(**time.Time)
 		case "a":
 			n.A = *targets[i].(**uuid.UUID)
 		case "b":
@@ -85,7 +91,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		require.NoError(t, err)
 	}
 	for _, e := range worldEntities {
-		exec(fmt.Sprintf(`CREATE TABLE w_%s (id uuid PRIMARY KEY, version bigint, a uuid, b uuid, secret text)`, strings.ToLower(e)))
+		exec(fmt.Sprintf(`CREATE TABLE w_%s (id uuid PRIMARY KEY, version bigint, a uuid, b uuid, secret text, deleted_at timestamptz)`, strings.ToLower(e)))
 	}
 	for _, e := range worldEntities {
 		for range map[string]int{"User": 5, "Room": 7, "Note": 10, "Comment": 10}[e] {
@@ -99,6 +105,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 			if w.r.IntN(4) > 0 {
 				n.Secret = new(fmt.Sprintf("secret%d", w.r.IntN(5)))
 			}
+			if w.r.IntN(4) == 0 {
+				n.Deleted = new(time.Unix(1_700_000_000, 0))
+			}
 			w.things[e] = append(w.things[e], n)
 		}
 	}
@@ -107,7 +116,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	for _, e := range worldEntities {
 		for _, n := range w.things[e] {
-			exec(fmt.Sprintf(`INSERT INTO w_%s VALUES ($1, 1, $2, $3, $4)`, strings.ToLower(e)), n.ID, n.A, n.B, n.Secret)
+			exec(fmt.Sprintf(`INSERT INTO w_%s VALUES ($1, 1, $2, $3, $4, $5)`, strings.ToLower(e)), n.ID, n.A, n.B, n.Secret, n.Deleted)
 		}
 	}
 	for _, table := range []string{"w_members", "w_guests"} {
@@ -124,7 +133,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.users = []asker{{}}
 	for i, u := range w.things["User"] {
 		role := []string{viewer.User, viewer.Moderator, viewer.Admin}[i%3]
-		w.users = append(w.users, asker{viewer.Viewer{ID: u.ID, Role: role}, true})
+		w.users = append(w.users, asker{Viewer: viewer.Viewer{ID: u.ID, Role: role}, signedIn: true})
 	}
 	return w
 }
@@ -207,6 +216,13 @@ func (w *world) engine(t *testing.T) (*Engine, map[string]*Store) {
 					ReadableBy: new(w.anyRule(name, 2, true))},
 			},
 		}
+		if w.r.IntN(2) == 0 {
+			e.SoftDelete = true
+			e.Fields = append(e.Fields, Field{Name: "deletedAt", Column: "deleted_at", Go: "Deleted", Kind: Time, Nullable: true, Use: InType | InFilter})
+			if w.r.IntN(2) == 0 {
+				e.Restore = new(w.anyRule(name, 2, false))
+			}
+		}
 		stores[name] = NewStore(e, Model{New: func() Node { return &thing{} }})
 		list = append(list, stores[name])
 	}
@@ -255,7 +271,7 @@ func (w *world) holds(stores map[string]*Store, e string, r entity.Rule, n *thin
 			if n.A != nil && m.ID == *n.A {
 				access := stores[to].Access
 				own := map[entity.Operation]entity.Rule{entity.Update: access.Update, entity.Delete: access.Delete}[r.Op]
-				return w.holds(stores, to, access.Read, m, a) && (r.Op == "" || w.holds(stores, to, own, m, a))
+				return w.reads(stores, to, m, a, ExcludeDeleted) && (r.Op == "" || w.holds(stores, to, own, m, a))
 			}
 		}
 		return false
@@ -265,6 +281,20 @@ func (w *world) holds(stores map[string]*Store, e string, r entity.Rule, n *thin
 		return slices.ContainsFunc(r.Rules, func(p entity.Rule) bool { return w.holds(stores, e, p, n, a) })
 	}
 	return !slices.ContainsFunc(r.Rules, func(p entity.Rule) bool { return !w.holds(stores, e, p, n, a) })
+}
+
+// reads is what it means to read a record, of those that are asked for.
+func (w *world) reads(stores map[string]*Store, e string, n *thing, a asker, deleted ShowDeleted) bool {
+	s := stores[e]
+	reads := w.holds(stores, e, s.Access.Read, n, a)
+	if !s.SoftDelete || n.Deleted == nil {
+		return reads && deleted != OnlyDeleted
+	}
+	restore := s.Access.Delete
+	if s.Restore != nil {
+		restore = *s.Restore
+	}
+	return reads && deleted != ExcludeDeleted && w.holds(stores, e, restore, n, a)
 }
 
 func ids(things []*thing) []string {
@@ -339,7 +369,7 @@ func (w *world) checkWrites(t *testing.T, stores map[string]*Store, a asker) {
 		}
 		return ""
 	}
-	visible := w.holds(stores, "Room", stores["Room"].Access.Read, room, a)
+	visible := w.reads(stores, "Room", room, a, ExcludeDeleted)
 	made := &thing{ID: v.ID, Version: 1, A: &room.ID, B: &a.ID}
 	if !a.signedIn {
 		made.B = nil
@@ -381,7 +411,7 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 	var want []*thing
 	for _, n := range w.things[name] {
 		all = append(all, n.ID)
-		if w.holds(stores, name, s.Access.Read, n, a) {
+		if w.reads(stores, name, n, a, ExcludeDeleted) {
 			want = append(want, n)
 		}
 	}
@@ -410,7 +440,7 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 			require.NoError(t, err, note)
 			require.Equal(t, alone[0], together[i], "alone and together, %s: %s", op, note)
 			allowed := together[i]
-			require.Equal(t, w.holds(stores, name, s.Access.Read, n.(*thing), a) && w.holds(stores, name, own, n.(*thing), a), allowed[1], "in memory, %s: %s", op, note)
+			require.Equal(t, w.reads(stores, name, n.(*thing), a, ExcludeDeleted) && w.holds(stores, name, own, n.(*thing), a), allowed[1], "in memory, %s: %s", op, note)
 			if op == reading && allowed[1] {
 				got = append(got, n.(*thing))
 			}
@@ -421,6 +451,40 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 	n, err := s.Count(ctx, nil)
 	require.NoError(t, err, note)
 	require.Equal(t, len(want), n, "count: "+note)
+
+	// Deleted records, for who asks for them.
+	for _, deleted := range []ShowDeleted{ExcludeDeleted, IncludeDeleted, OnlyDeleted} {
+		note := fmt.Sprintf("deleted %s, restored by %+v: %s", deleted, s.Restore, note)
+		var want []*thing
+		for _, n := range w.things[name] {
+			if w.reads(stores, name, n, a, deleted) {
+				want = append(want, n)
+			}
+		}
+		p := Page{First: new(100), Deleted: &deleted}
+		c, err := s.Find(ctx, p)
+		require.NoError(t, err, note)
+		var listed, held []*thing
+		for _, n := range c.Nodes {
+			listed = append(listed, n.(*thing))
+		}
+		require.Equal(t, ids(want), ids(listed), "list: "+note)
+		n, err := s.count(ctx, p)
+		require.NoError(t, err, note)
+		require.Equal(t, len(want), n, "count: "+note)
+		var all []question
+		for _, n := range loaded {
+			all = append(all, question{node: n, who: []asker{a}})
+		}
+		holds, err := s.decide(ctx, s.shows(deleted), all)
+		require.NoError(t, err, note)
+		for i, q := range all {
+			if holds[i][0] {
+				held = append(held, q.node.(*thing))
+			}
+		}
+		require.Equal(t, ids(want), ids(held), "in memory: "+note)
+	}
 
 	// The secret, as this viewer may know it.
 	secret := func(n *thing) string {
@@ -480,20 +544,29 @@ func (w *world) check(t *testing.T, stores map[string]*Store, name string, a ask
 		if !d.ToOne() {
 			continue
 		}
-		to := stores[d.To]
-		visible := 0
+		visible, led := 0, 0
 		for _, n := range want {
 			id, _ := d.field.value(reflect.ValueOf(n)).(uuid.UUID)
 			for _, m := range w.things[d.To] {
-				if m.ID == id && w.holds(stores, d.To, to.Access.Read, m, a) {
+				if m.ID == id && w.reads(stores, d.To, m, a, ExcludeDeleted) {
 					visible++
+				}
+				if m.ID == id {
+					led++
 				}
 			}
 		}
-		for _, where := range []Input{{d.Field + "NotNil": true}, {"has" + strings.ToUpper(d.Name[:1]) + d.Name[1:]: true}} {
-			n, err := s.Count(ctx, where)
+		known := visible
+		if all, certain := a.decided(stores[d.To].rules[reading], true); all && certain && !implies(s.rules[reading], d.field.edge) {
+			known = led // the ids of deleted records are no secret to who reads all others
+		}
+		for _, x := range []struct {
+			where Input
+			want  int
+		}{{Input{d.Field + "NotNil": true}, known}, {Input{"has" + strings.ToUpper(d.Name[:1]) + d.Name[1:]: true}, visible}} {
+			n, err := s.Count(ctx, x.where)
 			require.NoError(t, err, note)
-			require.Equal(t, visible, n, "%v: %s", where, note)
+			require.Equal(t, x.want, n, "%v: %s", x.where, note)
 		}
 	}
 }

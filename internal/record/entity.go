@@ -83,6 +83,8 @@ type Entity struct {
 	Edges       []Edge
 	Constraints map[string]string // name of a unique index or foreign key -> input field it is about
 	Access      entity.Access
+	SoftDelete  bool         // what is deleted has deleted_at set, and can be restored
+	Restore     *entity.Rule // with SoftDelete: who restores; nil for whoever may delete
 
 	columns string            // the select list, for a table alias t: what the API shows, and the ids of edges
 	names   []string          // of the columns, in that order
@@ -96,7 +98,9 @@ type Entity struct {
 	edges   map[string]*Edge
 	rules   map[entity.Operation]*rule
 	needs   map[entity.Operation]*rule // the same, with the rule of reading
-	reaches []string                   // the entities of other records that decide who reads one
+	deleted *Field                     // with SoftDelete: the column deleted_at
+	seeing  map[ShowDeleted]*rule      // the rules of reading
+	reaches map[ShowDeleted][]string   // the entities of other records that decide who reads one
 	limited []*Field                   // the fields that not everybody reads who may read the record
 	decides map[string]bool            // the columns and edges, as the change log names them, that rules look at, of any entity
 }
@@ -122,6 +126,12 @@ func (e *Entity) complete(all map[string]*Entity, model reflect.Type) error {
 		if f.Column == "version" {
 			e.version = f
 		}
+		if f.Column == deletedColumn && e.SoftDelete {
+			e.deleted = f
+		}
+	}
+	if e.SoftDelete && e.deleted == nil {
+		return fmt.Errorf("record: %s has no column %s, and is to keep what is deleted", e.Name, deletedColumn)
 	}
 	e.types = []string{e.Name, "Node", "Record"}
 	for i := range e.Edges {

@@ -87,7 +87,7 @@ func (h *hub) subscribe(s *Stream) {
 		}
 		s.list = h.lists[prefix].join(s.list)
 		s.list.streams[s] = struct{}{}
-		for _, p := range s.list.store.reaches {
+		for _, p := range s.reaches() {
 			put(h.through, p, s)
 		}
 	}
@@ -118,7 +118,7 @@ func (h *hub) unsubscribe(s *Stream) {
 				delete(h.lists, prefix)
 			}
 		}
-		for _, p := range s.list.store.reaches {
+		for _, p := range s.reaches() {
 			drop(h.through, p, s)
 		}
 	}

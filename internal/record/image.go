@@ -51,8 +51,8 @@ func (s *Store) before(n Node, c changelog.Change) (Node, links, error) {
 
 // restore sets the fields of n that old has, and returns the links in it. Columns that records are not loaded with are passed over.
 func (s *Store) restore(n Node, old json.RawMessage) (links, error) {
-	var values map[string]json.RawMessage
-	if err := json.Unmarshal(old, &values); err != nil {
+	values, err := oldValues(old)
+	if err != nil {
 		return nil, err
 	}
 	row := reflect.ValueOf(n).Elem()
@@ -80,6 +80,12 @@ func (s *Store) restore(n Node, old json.RawMessage) (links, error) {
 		l[name] = change
 	}
 	return l, nil
+}
+
+// oldValues reads Change.Old.
+func oldValues(old json.RawMessage) (values map[string]json.RawMessage, err error) {
+	err = json.Unmarshal(old, &values)
+	return values, err
 }
 
 // restoreValue sets a field of a record to a column's value as to_jsonb writes it.

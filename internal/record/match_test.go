@@ -344,7 +344,7 @@ func TestMatchHoldsAsTheDatabaseSays(t *testing.T) {
 			followed, yes, all := 0, 0, 0
 			askers := []asker{{}}
 			for i, role := range []string{viewer.User, viewer.User, viewer.Moderator, viewer.Admin} {
-				askers = append(askers, asker{viewer.Viewer{ID: s.ids[i], Role: role}, true})
+				askers = append(askers, asker{Viewer: viewer.Viewer{ID: s.ids[i], Role: role}, signedIn: true})
 			}
 			for _, a := range askers {
 				var matches []*match
@@ -473,7 +473,7 @@ func TestMatchErrors(t *testing.T) {
 		_, err := e.compile(asker{}, in)
 		require.Equal(t, want, err, "%v", in)
 	}
-	user := asker{viewer.Viewer{ID: uuid.New(), Role: viewer.User}, true}
+	user := asker{Viewer: viewer.Viewer{ID: uuid.New(), Role: viewer.User}, signedIn: true}
 	for key, value := range map[string]any{
 		"hasFriends": true, "hasOwner": false, "hasHomeWith": []any{}, "labelGT": "a", "labelLTE": "a", "moodLT": "sad", "doneGT": true,
 		"rankContains": 1, "tagsIsNil": true, "updatedAtLT": "2026-01-01T00:00:00Z", "bossID": uuid.New().String(), "bossIDIsNil": true,
@@ -521,7 +521,7 @@ func TestMatchKeys(t *testing.T) {
 		{Input{"or": all{where{"homeID": id, "label": "a"}}}, `and(homeID In(` + id + `), label In("a"))`, false, id},
 		{Input{"homeIDLTE": id}, `homeID LTE(` + id + `)`, false, ""},
 	} {
-		m, err := e.compile(asker{viewer.Viewer{Role: viewer.User}, true}, c.in)
+		m, err := e.compile(asker{Viewer: viewer.Viewer{Role: viewer.User}, signedIn: true}, c.in)
 		require.NoError(t, err)
 		require.Equal(t, c.key, m.key(), "%v", c.in)
 		require.Equal(t, c.personal, m.personal(), "%v", c.in)
@@ -540,7 +540,7 @@ func BenchmarkMatch(b *testing.B) {
 	home, at, mood := uuid.New(), time.Now(), sampleMood("sad")
 	n := &sample{ID: uuid.New(), Version: 3, Home: &home, Label: new("Grüße aus Köln, und alles Gute"), Rank: new(7), At: &at, Mood: &mood,
 		Score: new(2.5)}
-	user := asker{viewer.Viewer{ID: uuid.New(), Role: viewer.User}, true}
+	user := asker{Viewer: viewer.Viewer{ID: uuid.New(), Role: viewer.User}, signedIn: true}
 	in := map[string]Input{
 		"id":   {"homeID": home.String()},
 		"fold": {"labelContainsFold": "KÖLN"},

@@ -49,7 +49,7 @@ func (u *revision) merge(ctx context.Context, drv dialect.Driver, may func(*sql.
 		return nil, err
 	}
 	// What the lock has waited for, a statement of its own sees: other tables too, which rules look at.
-	n, err := u.standing(ctx, entity.Update, u.need, u.id)
+	n, err := u.standing(ctx, entity.Update, u.rules[reading], u.need, u.id)
 	if err != nil {
 		return nil, err
 	}

@@ -314,22 +314,24 @@ func TestHooks(t *testing.T) {
 	b := setup(t)
 	bob := b.user(t, "bob")
 	refuse := errors.New("refused by the hook")
-	b.client.Thread.Use(func(next ent.Mutator) ent.Mutator {
+	hook := func(next ent.Mutator) ent.Mutator {
 		return ent.MutateFunc(func(ctx context.Context, m ent.Mutation) (ent.Value, error) {
 			v, err := next.Mutate(ctx, m)
 			if err != nil {
 				return nil, err
 			}
-			client := m.(*ent.ThreadMutation).Client()
+			client := m.(interface{ Client() *ent.Client }).Client()
 			if err := client.User.UpdateOneID(bob.UUID).SetName("hooked by " + m.Op().String()).Exec(ctx); err != nil {
 				return nil, err
 			}
-			if subject, _ := m.(*ent.ThreadMutation).Subject(); subject == "bad" {
+			if subject, _ := m.Field("subject"); subject == "bad" {
 				return nil, refuse
 			}
 			return v, nil
 		})
-	})
+	}
+	b.client.Thread.Use(hook)
+	b.client.Message.Use(hook)
 	xid := func() int {
 		return one[int](t, b, `SELECT count(DISTINCT xid) FROM changes WHERE seq > (SELECT max(seq) - 2 FROM changes)`)
 	}
@@ -355,8 +357,18 @@ func TestHooks(t *testing.T) {
 
 	// The version is checked before the hook's statement counts.
 	require.Equal(t, "CONFLICT", b.fails(t, updateThread, "id", id, "version", 1, "input", object{"subject": "late"}).code())
-	b.ok(t, deleteThread, "id", id, "version", 2)
+	words := b.message(t, record.ID{Prefix: "thread", UUID: threadID(t, id)}, "words")
+	b.ok(t, deleteMessage, "id", words, "version", 1)
 	require.Equal(t, "hooked by OpDelete", name())
+	// A deletion that can be undone is an update, and so is its end.
+	b.ok(t, deleteThread, "id", id, "version", 2)
+	require.Equal(t, "hooked by OpUpdateOne", name())
+	require.Equal(t, 1, xid())
+	b.sql(t, `UPDATE users SET name = 'bob' WHERE id = $1`, bob.UUID)
+	require.Equal(t, "NOT_FOUND", b.fails(t, deleteThread, "id", id, "version", 3).code())
+	require.Equal(t, "bob", name())
+	b.ok(t, restoreThread, "id", id, "version", 3)
+	require.Equal(t, "hooked by OpUpdateOne", name())
 }
 
 func TestStatementsOfWrites(t *testing.T) {
@@ -390,7 +402,7 @@ func TestStatementsOfWrites(t *testing.T) {
 		}{
 			{"create", create, []any{"s", fmt.Sprint("x", i)}, 2, 1},
 			{"update", update, []any{"id", x, "v", 1 + i}, 1, 1},
-			{"delete", remove, []any{"id", []any{other, x}[i], "v", []int{1, 3}[i]}, 2, 1},
+			{"delete", remove, []any{"id", []any{other, x}[i], "v", []int{1, 3}[i]}, 1, 1},
 			{"conflict", update, []any{"id", x, "v", 7}, []int{3, 2}[i], []int{3, 2}[i]},
 		} {
 			statements, roundTrips := count(c.document, c.vars...)

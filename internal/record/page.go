@@ -65,6 +65,15 @@ type Page struct {
 	First, Last   *int
 	Where         Input
 	OrderBy       []*Order
+	Deleted       *ShowDeleted // nil for ExcludeDeleted
+}
+
+// deleted says which records are asked for.
+func (p Page) deleted() ShowDeleted {
+	if p.Deleted == nil {
+		return ExcludeDeleted
+	}
+	return *p.Deleted
 }
 
 // term is a column that a list is ordered by.

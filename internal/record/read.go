@@ -68,7 +68,7 @@ func List(ctx context.Context, s *Store, p Page) (Raw, error) {
 	}
 	x := s.engine.rendererOf(ctx)
 	list := x.connections(ctx, s, []*Connection{c}, x.sel, func(int) ast.Path { return x.path }, func(ctx context.Context) ([]int, error) {
-		n, err := s.Count(ctx, p.Where)
+		n, err := s.count(ctx, p)
 		return []int{n}, err
 	})
 	return x.answer(ctx, list[0])
@@ -82,7 +82,7 @@ func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
 	}
 	q := newQuery(ctx)
 	q.write("SELECT ", s.columns, " FROM ", quote(s.Table), " t WHERE ")
-	if err := q.page(s.Entity, l, p.Where); err != nil {
+	if err := q.page(s.Entity, l, p); err != nil {
 		return nil, err
 	}
 	var rows []Node
@@ -94,20 +94,26 @@ func (s *Store) Find(ctx context.Context, p Page) (*Connection, error) {
 
 // Count counts the records that where describes and that who asks may read.
 func (s *Store) Count(ctx context.Context, where Input) (int, error) {
+	return s.count(ctx, Page{Where: where})
+}
+
+// count counts the records of the list that a page is of.
+func (s *Store) count(ctx context.Context, p Page) (int, error) {
 	q := newQuery(ctx)
 	q.write("SELECT count(*) FROM ", quote(s.Table), " t WHERE ")
-	if err := q.where(s.Entity, "t", where); err != nil {
+	if err := q.where(s.Entity, "t", p.Where); err != nil {
 		return 0, err
 	}
-	if rules, limited := q.limits(s.Entity); limited {
+	if rules, limited := q.limits(s.shows(p.deleted())); limited {
 		q.bulk(s.Entity, &rule{kind: entity.KindAny, rules: rules}, "t")
 	}
 	return s.engine.count(ctx, q)
 }
 
 // page writes what follows WHERE for a page of the whole table.
-func (q *query) page(e *Entity, l *listing, where Input) error {
-	rules, limited := q.limits(e)
+func (q *query) page(e *Entity, l *listing, p Page) error {
+	where := p.Where
+	rules, limited := q.limits(e.shows(p.deleted()))
 	if !limited {
 		return q.plainPage(e, l, where, func() {})
 	}
@@ -133,10 +139,9 @@ func (q *query) page(e *Entity, l *listing, where Input) error {
 	return nil
 }
 
-// limits returns the rules of which one has to hold for who asks to read a record; not limited where they may read all. The
+// limits returns the rules of which one has to hold for who asks, where r has to; not limited where it holds for all records. The
 // statement is planned for who asks then: some may read three records, others all.
-func (q *query) limits(e *Entity) (rules []*rule, limited bool) {
-	r := e.rules[reading]
+func (q *query) limits(r *rule) (rules []*rule, limited bool) {
 	if holds, known := q.who.known(r); known {
 		return []*rule{r}, !holds
 	}
@@ -149,7 +154,7 @@ func (q *query) bulk(e *Entity, r *rule, t string) {
 	if holds && known {
 		return
 	}
-	q.custom = q.custom || !known
+	q.custom = q.custom || !q.who.impersonal(r)
 	q.write(" AND ")
 	compiler{w: q, who: q.who, bulk: true}.rule(r, e, t)
 }

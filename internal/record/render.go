@@ -168,9 +168,11 @@ func (x *renderer) edge(ctx context.Context, s *Store, d *Edge, f *graphql.Colle
 		for i, n := range nodes {
 			parents[i], _ = s.key(n)
 		}
-		may := func(q *query) { q.may(to.Entity, "t") }
-		if b := s.back(d); seen && b != nil && to.rules[reading].follows(b) {
-			may = func(*query) {}
+		may := func(q *query, deleted ShowDeleted) {
+			r := to.shows(deleted)
+			if b := s.back(d); !seen || b == nil || !r.follows(b) {
+				q.meets(r, to.Entity, "t")
+			}
 		}
 		return x.children(ctx, to, d, f, parents, may, paths)
 	}
@@ -213,7 +215,7 @@ func (x *renderer) edge(ctx context.Context, s *Store, d *Edge, f *graphql.Colle
 }
 
 // children renders a page of each parent's children.
-func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.CollectedField, parents []uuid.UUID, may func(*query),
+func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.CollectedField, parents []uuid.UUID, may func(*query, ShowDeleted),
 	paths func(int) ast.Path) []Raw {
 	out := make([]Raw, len(parents))
 	failed := func(err error) []Raw {
@@ -230,12 +232,13 @@ func (x *renderer) children(ctx context.Context, to *Store, d *Edge, f *graphql.
 	if err != nil {
 		return failed(err)
 	}
-	pages, err := to.readChildren(ctx, d, parents, p, l, may)
+	readable := func(q *query) { may(q, p.deleted()) }
+	pages, err := to.readChildren(ctx, d, parents, p, l, readable)
 	if err != nil {
 		return failed(err)
 	}
 	return x.connections(ctx, to, pages, f.Selections, paths, func(ctx context.Context) ([]int, error) {
-		return to.countChildren(ctx, d, parents, p.Where, may)
+		return to.countChildren(ctx, d, parents, p.Where, readable)
 	})
 }
 
@@ -432,6 +435,9 @@ func pageOf(args map[string]any) (p Page, err error) {
 			}
 			*to = &n
 		}
+	}
+	if v, ok := args["deleted"].(string); ok {
+		p.Deleted = new(ShowDeleted(v))
 	}
 	if v := args["where"]; v != nil {
 		if err := p.Where.UnmarshalGQL(v); err != nil {

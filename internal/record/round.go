@@ -57,7 +57,7 @@ type eventKey struct {
 // where that is not all.
 func (n *news) event(kind string, seen *changelog.Seen, p pending) *event {
 	// How the deletion is numbered is for those to know who might have seen it.
-	numbered := p.was && n.change.Op == changelog.OpDelete
+	numbered := p.was && n.store.ends(n.change)
 	if p.also != nil || p.nowhere {
 		e := n.newEvent(kind, seen, numbered)
 		if kind != deletedKind {
@@ -245,7 +245,7 @@ func (h *hub) gather(r *round, b changelog.Batch, lost, doubts map[*Stream]struc
 				doubts[s] = struct{}{}
 			}
 			for s := range h.through[c.Entity] {
-				if s.list.store.concerns(s.list.store.rules[reading], s, c) {
+				if s.list.store.concerns(s.list.store.shows(s.who.deleted), s, c) {
 					lost[s] = struct{}{}
 				}
 			}
@@ -413,7 +413,7 @@ func (h *hub) concerned(r *round) map[*Stream]struct{} {
 // needsStill reports whether more than the records themselves have to be read.
 func (r *round) needsStill() bool {
 	return slices.ContainsFunc(r.news, func(n *news) bool {
-		return n.listed || n.change.Op == changelog.OpDelete || n.store.rules[reading].asks()
+		return n.listed || n.store.ends(n.change) || n.store.rules[reading].asks()
 	})
 }
 
@@ -453,7 +453,7 @@ var errHistory = errors.New("the log does not tell the record's earlier states")
 
 // asksForPast reports whether it matters what the record was: to lists, and to who hears of its end.
 func (sub *subject) asksForPast() bool {
-	return slices.ContainsFunc(sub.news, func(n *news) bool { return n.listed || n.change.Op == changelog.OpDelete })
+	return slices.ContainsFunc(sub.news, func(n *news) bool { return n.listed || sub.store.ends(n.change) })
 }
 
 // recall finds the earlier states of records.
@@ -571,7 +571,7 @@ func judge(ctx context.Context, subjects map[recordKey]*subject) error {
 		}
 		sub.allowed = make(map[asker]bool, len(sub.askers))
 		for a := range sub.askers {
-			holds, known := a.known(sub.store.rules[reading])
+			holds, known := a.decided(sub.store.rules[reading], true) // who reads all is told each change of a record that is gone
 			sub.allowed[a] = holds && known
 		}
 	}
@@ -598,17 +598,36 @@ func (q *inquiry) ask(sub *subject, n Node, p *earlier) map[asker]bool {
 // settle gets the answers.
 func (q *inquiry) settle(ctx context.Context) error {
 	for s, list := range q.questions {
-		got, err := s.decide(ctx, s.rules[reading], list)
-		if err != nil {
-			return err
-		}
-		for i, answer := range q.answers[s] {
-			for k, a := range list[i].who {
-				answer[a] = got[i][k]
+		for deleted, part := range byDeleted(list) {
+			got, err := s.decide(ctx, s.shows(deleted), part)
+			if err != nil {
+				return err
+			}
+			for i, answer := range q.answers[s] {
+				for k, a := range part[i].who {
+					answer[a] = got[i][k]
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// byDeleted splits questions by which records are asked for: there are as many in each part, with those of the askers that it is about.
+func byDeleted(list []question) map[ShowDeleted][]question {
+	parts := map[ShowDeleted][]question{}
+	for i, q := range list {
+		for _, a := range q.who {
+			if parts[a.deleted] == nil {
+				parts[a.deleted] = make([]question, len(list))
+				for k, q := range list {
+					parts[a.deleted][k] = question{node: q.node, past: q.past}
+				}
+			}
+			parts[a.deleted][i].who = append(parts[a.deleted][i].who, a)
+		}
+	}
+	return parts
 }
 
 // askPast asks who might read the record before each change. Where a change is of nothing that the rule looks at, that is who might
@@ -639,13 +658,13 @@ func (r *round) verdicts(push func(*Stream, pending)) {
 		sub := r.records[n.key]
 		i := next[sub]
 		next[sub]++
-		deleted := n.change.Op == changelog.OpDelete
+		ended := n.store.ends(n.change)
 		for _, s := range n.named {
-			p := pending{news: n, is: !deleted && sub.allowed[s.who]}
+			p := pending{news: n, is: !ended && sub.allowed[s.who] && (sub.states == nil || !n.store.isDeleted(sub.states[i+1]))}
 			switch {
-			case deleted:
+			case ended:
 				p.was = sub.rights[i][s.who]
-			case n.node == nil && !p.is:
+			case (n.node == nil || n.store.isDeleted(n.node)) && !p.is:
 				continue // it is gone, which comes next; whether this was still for the viewer nobody can tell any more
 			}
 			push(s, p)
@@ -730,7 +749,7 @@ func (h *hub) doubt(ctx context.Context, streams map[*Stream]struct{}, push func
 		}
 		for s := range streams {
 			for _, k := range s.keys {
-				if sub := subjects[k]; sub != nil && sub.node != nil { // what is gone has a change of its own
+				if sub := subjects[k]; sub != nil && sub.node != nil && !sub.store.isDeleted(sub.node) { // what is gone has a change of its own
 					push(s, pending{news: sub.news[0], is: sub.allowed[s.who]})
 				}
 			}

@@ -272,14 +272,10 @@ func (sh *shape) isPersonal(g *Engine, s *Store, who asker) bool {
 // personal reports whether what is selected of a record, which may be read for certain, depends on more of who asks than the role.
 // It does not count the fields of the first record.
 func (x *renderer) personal(s *Store, sel ast.SelectionSet, who asker, first bool) bool {
-	decided := func(r *rule) bool {
-		_, known := who.known(r)
-		return known
-	}
 	for _, f := range graphql.CollectFields(x.op, sel, s.types) {
 		d := s.edges[f.Name]
 		if d == nil {
-			if c := s.fields[f.Name]; c != nil && c.rule != nil && !first && !decided(c.rule) {
+			if c := s.fields[f.Name]; c != nil && c.rule != nil && !first && !who.impersonal(c.rule) {
 				return true
 			}
 			continue
@@ -290,10 +286,14 @@ func (x *renderer) personal(s *Store, sel ast.SelectionSet, who asker, first boo
 		if !d.ToOne() {
 			b := s.back(d)
 			certain = !first && b != nil && to.rules[reading].follows(b)
+			p, err := pageOf(f.ArgumentMap(x.op.Variables))
+			if err != nil || p.deleted() != ExcludeDeleted && !who.impersonal(to.shows(p.deleted())) {
+				return true
+			}
 			if len(f.Arguments) > 0 && (len(to.limited) > 0 || to.hides(who)) {
 				return true // an order or a filter by what not everybody reads
 			}
-			if p, err := pageOf(f.ArgumentMap(x.op.Variables)); err != nil || len(p.Where) > 0 {
+			if len(p.Where) > 0 {
 				if m, err := to.compile(who, p.Where); err != nil || m.personal() {
 					return true // a filter by what is behind
 				}
@@ -305,7 +305,7 @@ func (x *renderer) personal(s *Store, sel ast.SelectionSet, who asker, first boo
 				}
 			}
 		}
-		if !certain && !decided(to.rules[reading]) || x.personal(to, inner, who, false) {
+		if !certain && !who.impersonal(to.rules[reading]) || x.personal(to, inner, who, false) {
 			return true
 		}
 	}

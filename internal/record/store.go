@@ -136,9 +136,12 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 		}
 	}
 	for _, s := range stores {
-		prefixes := map[string]struct{}{}
-		s.rules[reading].reach(prefixes)
-		s.reaches = slices.Sorted(maps.Keys(prefixes))
+		s.reaches = map[ShowDeleted][]string{}
+		for deleted, r := range s.seeing {
+			prefixes := map[string]struct{}{}
+			r.reach(prefixes)
+			s.reaches[deleted] = slices.Sorted(maps.Keys(prefixes))
+		}
 	}
 	return g, nil
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -68,8 +69,13 @@ func WatchRecords(ctx context.Context, g *Engine, refs []*Ref, since *Cursor) (<
 // WatchList streams the records that where describes, which takes conditions on the record's own fields and the ids of its to-one
 // edges: a SNAPSHOT of each, MaxRefs at most, then READY, then changes: CREATED where a record enters the list, UPDATED, DELETED where
 // it leaves it. Since a cursor, it begins with what was missed and READY, or with RESYNC.
-func WatchList(ctx context.Context, s *Store, where Input, since *Cursor) (<-chan *Event, error) {
+//
+// deleted says which records are asked for; nil is ExcludeDeleted.
+func WatchList(ctx context.Context, s *Store, where Input, deleted *ShowDeleted, since *Cursor) (<-chan *Event, error) {
 	who := askerOf(ctx)
+	if deleted != nil && *deleted != ExcludeDeleted {
+		who.deleted = *deleted
+	}
 	if err := s.watchable(who); err != nil {
 		return nil, err
 	}
@@ -83,7 +89,7 @@ func WatchList(ctx context.Context, s *Store, where Input, since *Cursor) (<-cha
 
 // watchable refuses who may read no record at all for want of a session.
 func (s *Store) watchable(who asker) error {
-	if holds, known := who.known(s.rules[reading]); known && !holds && !who.signedIn {
+	if holds, known := who.known(s.shows(who.deleted)); known && !holds && !who.signedIn {
 		return s.denied(who, "watch")
 	}
 	return nil
@@ -337,7 +343,7 @@ func (s *Stream) lookAtList(ctx context.Context) (v view, err error) {
 		if err = q.where(store.Entity, "t", s.list.where); err != nil {
 			return
 		}
-		if rules, limited := q.limits(store.Entity); limited {
+		if rules, limited := q.limits(store.shows(s.who.deleted)); limited {
 			q.bulk(store.Entity, &rule{kind: entity.KindAny, rules: rules}, "t")
 		}
 		q.write(" ORDER BY t.id LIMIT ")
@@ -387,7 +393,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 	g := s.engine
 	scope := changelog.Scope{Records: map[string][]uuid.UUID{}}
 	if s.list != nil {
-		scope.Entities = append(slices.Clone(s.list.store.reaches), s.list.store.Prefix)
+		scope.Entities = append(slices.Clone(s.reaches()), s.list.store.Prefix)
 	}
 	behind := g.hub.behind(s)
 	for _, k := range behind {
@@ -423,7 +429,7 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 			r.gone[k] = c
 		}
 		_, named := s.index(k)
-		if store.mayDecide(c) && (slices.Contains(behind, k) || s.list != nil && s.list.store.concerns(s.list.store.rules[reading], s, c)) {
+		if store.mayDecide(c) && (slices.Contains(behind, k) || s.list != nil && s.list.store.concerns(s.list.store.shows(s.who.deleted), s, c)) {
 			return nil, nil // it may read other records than it did
 		}
 		inList := s.list != nil && c.Entity == s.list.store.Prefix
@@ -472,6 +478,11 @@ func (s *Stream) missed(ctx context.Context, from changelog.Cursor) ([]item, err
 		ready.store, ready.id = g.stores[s.keys[0].entity], s.keys[0].id
 	}
 	return append(ahead, item{event: ready}), nil
+}
+
+// reaches lists the entities of other records that decide which records of its list the viewer reads.
+func (s *Stream) reaches() []string {
+	return s.list.store.reaches[cmp.Or(s.who.deleted, ExcludeDeleted)]
 }
 
 // entities counts those of the records that the stream names, which are in order.

@@ -148,7 +148,7 @@ type Deleted struct {
 	Version   int
 }
 
-// Delete removes the record that has this id if its version is the expected one. Else it answers CONFLICT, FORBIDDEN or
+// Delete removes the record that has this id if its version is the expected one, or hides it where it can be restored. Else it answers CONFLICT, FORBIDDEN or
 // NOT_FOUND.
 func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted, error) {
 	who := askerOf(ctx)
@@ -157,13 +157,17 @@ func Delete(ctx context.Context, s *Store, id ID, expectedVersion int) (*Deleted
 		return nil, err
 	}
 	need := s.need(entity.Delete)
-	err = s.engine.write(ctx, !s.model.Hooked(), checks{}, func(ctx context.Context, drv dialect.Driver) error {
-		n, err := s.model.Delete(ctx, drv, key, expectedVersion, s.allowed(who, need))
-		if err == nil && n == 0 {
-			err = ErrNoRow
-		}
-		return err
-	})
+	if s.SoftDelete {
+		err = s.deleteSoftly(ctx, who, need, key, expectedVersion)
+	} else {
+		err = s.engine.write(ctx, !s.model.Hooked(), checks{}, func(ctx context.Context, drv dialect.Driver) error {
+			n, err := s.model.Delete(ctx, drv, key, expectedVersion, s.allowed(who, need))
+			if err == nil && n == 0 {
+				err = ErrNoRow
+			}
+			return err
+		})
+	}
 	if errors.Is(err, ErrNoRow) {
 		err = s.conflict(ctx, entity.Delete, need, key, expectedVersion)
 	}
@@ -190,7 +194,7 @@ func (s *Store) oneStatement(v *Values) bool { return len(v.Links) == 0 && !s.mo
 
 // conflict says why no row had the id and the expected version and met need: two reads, and only then.
 func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, id uuid.UUID, expected int) error {
-	n, err := s.standing(ctx, op, need, id)
+	n, err := s.standing(ctx, op, s.rules[reading], need, id)
 	if err != nil {
 		return err
 	}
@@ -202,14 +206,14 @@ func (s *Store) conflict(ctx context.Context, op entity.Operation, need *rule, i
 	return s.conflicting(ctx, n, expected, columns)
 }
 
-// standing reads a record that op is to change: NOT_FOUND where there is none, FORBIDDEN where need is not met.
-func (s *Store) standing(ctx context.Context, op entity.Operation, need *rule, id uuid.UUID) (Node, error) {
+// standing reads a record that op is to change: NOT_FOUND where there is none, or read is not met, FORBIDDEN where need is not met.
+func (s *Store) standing(ctx context.Context, op entity.Operation, read, need *rule, id uuid.UUID) (Node, error) {
 	q := newQuery(ctx)
 	q.write("SELECT (")
 	compiler{w: q, who: q.who}.rule(need, s.Entity, "t")
 	q.write(") IS TRUE, ", s.columns, " FROM ", quote(s.Table), " t WHERE t.id = ")
 	q.arg(id)
-	q.may(s.Entity, "t")
+	q.meets(read, s.Entity, "t")
 	var (
 		n   Node
 		may bool
@@ -286,7 +290,7 @@ func (s *Store) current(ctx context.Context, n Node) (map[string]any, error) {
 		}
 		m[d.Name] = nil
 		id, ok := d.field.value(rv).(uuid.UUID)
-		if ok && who.limit(s.Entity, d.field) != nil {
+		if ok && (who.limit(s.Entity, d.field) != nil || d.to.deleted != nil) {
 			seen, err := s.engine.stores[d.to.Prefix].byID(ctx, []uuid.UUID{id})
 			if err != nil {
 				return nil, err

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) CommentChanged(ctx context.Context, id record.ID,
 }
 
 func (r *subscriptionResolver) CommentsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Comment, where, since)
+	return record.WatchList(ctx, r.Stores.Comment, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) DraftChanged(ctx context.Context, id record.ID, k
 }
 
 func (r *subscriptionResolver) DraftsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Draft, where, since)
+	return record.WatchList(ctx, r.Stores.Draft, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) NoticeChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) NoticesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Notice, where, since)
+	return record.WatchList(ctx, r.Stores.Notice, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) TeamChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) TeamsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Team, where, since)
+	return record.WatchList(ctx, r.Stores.Team, where, nil, since)
 }

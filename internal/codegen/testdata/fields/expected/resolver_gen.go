@@ -19,6 +19,10 @@ func (r *queryResolver) Records(ctx context.Context, refs []*record.Ref) (record
 	return record.Records(ctx, r.Stores.Engine, refs)
 }
 
+func (r *queryResolver) History(ctx context.Context, id record.ID, first *int, after *record.Cursor) (record.Raw, error) {
+	return record.History(ctx, r.Stores.Engine, id, first, after)
+}
+
 func (r *subscriptionResolver) RecordsChanged(ctx context.Context, refs []*record.Ref, since *record.Cursor) (<-chan *record.Event, error) {
 	return record.WatchRecords(ctx, r.Stores.Engine, refs, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) SampleChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) SamplesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Sample, where, since)
+	return record.WatchList(ctx, r.Stores.Sample, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) DocumentChanged(ctx context.Context, id record.ID
 }
 
 func (r *subscriptionResolver) DocumentsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Document, where, since)
+	return record.WatchList(ctx, r.Stores.Document, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) APIKeyChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) APIKeysChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.APIKey, where, since)
+	return record.WatchList(ctx, r.Stores.APIKey, where, nil, since)
 }

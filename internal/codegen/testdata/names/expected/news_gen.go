@@ -32,5 +32,5 @@ func (r *subscriptionResolver) NewsChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) NewsListChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.News, where, since)
+	return record.WatchList(ctx, r.Stores.News, where, nil, since)
 }

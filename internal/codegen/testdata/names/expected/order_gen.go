@@ -32,5 +32,5 @@ func (r *subscriptionResolver) OrderChanged(ctx context.Context, id record.ID, k
 }
 
 func (r *subscriptionResolver) OrdersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Order, where, since)
+	return record.WatchList(ctx, r.Stores.Order, where, nil, since)
 }

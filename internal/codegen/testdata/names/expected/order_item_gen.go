@@ -32,5 +32,5 @@ func (r *subscriptionResolver) OrderItemChanged(ctx context.Context, id record.I
 }
 
 func (r *subscriptionResolver) OrderItemsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.OrderItem, where, since)
+	return record.WatchList(ctx, r.Stores.OrderItem, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) PersonChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) PeopleChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Person, where, since)
+	return record.WatchList(ctx, r.Stores.Person, where, nil, since)
 }

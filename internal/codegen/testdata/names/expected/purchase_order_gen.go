@@ -32,5 +32,5 @@ func (r *subscriptionResolver) PurchaseOrderChanged(ctx context.Context, id reco
 }
 
 func (r *subscriptionResolver) PurchaseOrdersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.PurchaseOrder, where, since)
+	return record.WatchList(ctx, r.Stores.PurchaseOrder, where, nil, since)
 }

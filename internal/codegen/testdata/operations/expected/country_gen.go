@@ -20,5 +20,5 @@ func (r *subscriptionResolver) CountryChanged(ctx context.Context, id record.ID,
 }
 
 func (r *subscriptionResolver) CountriesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Country, where, since)
+	return record.WatchList(ctx, r.Stores.Country, where, nil, since)
 }

@@ -24,5 +24,5 @@ func (r *subscriptionResolver) VisitChanged(ctx context.Context, id record.ID, k
 }
 
 func (r *subscriptionResolver) VisitsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Visit, where, since)
+	return record.WatchList(ctx, r.Stores.Visit, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) NoteChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) NotesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Note, where, since)
+	return record.WatchList(ctx, r.Stores.Note, where, nil, since)
 }

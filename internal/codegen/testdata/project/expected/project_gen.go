@@ -32,5 +32,5 @@ func (r *subscriptionResolver) ProjectChanged(ctx context.Context, id record.ID,
 }
 
 func (r *subscriptionResolver) ProjectsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Project, where, since)
+	return record.WatchList(ctx, r.Stores.Project, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) TaskChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) TasksChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Task, where, since)
+	return record.WatchList(ctx, r.Stores.Task, where, nil, since)
 }

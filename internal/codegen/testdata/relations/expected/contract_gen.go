@@ -32,5 +32,5 @@ func (r *subscriptionResolver) ContractChanged(ctx context.Context, id record.ID
 }
 
 func (r *subscriptionResolver) ContractsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Contract, where, since)
+	return record.WatchList(ctx, r.Stores.Contract, where, nil, since)
 }

@@ -32,5 +32,5 @@ func (r *subscriptionResolver) PlayerChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) PlayersChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Player, where, since)
+	return record.WatchList(ctx, r.Stores.Player, where, nil, since)
 }

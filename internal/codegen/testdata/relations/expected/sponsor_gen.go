@@ -32,5 +32,5 @@ func (r *subscriptionResolver) SponsorChanged(ctx context.Context, id record.ID,
 }
 
 func (r *subscriptionResolver) SponsorsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Sponsor, where, since)
+	return record.WatchList(ctx, r.Stores.Sponsor, where, nil, since)
 }

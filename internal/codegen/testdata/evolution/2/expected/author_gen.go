@@ -32,5 +32,5 @@ func (r *subscriptionResolver) AuthorChanged(ctx context.Context, id record.ID, 
 }
 
 func (r *subscriptionResolver) AuthorsChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Author, where, since)
+	return record.WatchList(ctx, r.Stores.Author, where, nil, since)
 }

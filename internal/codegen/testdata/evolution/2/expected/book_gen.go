@@ -32,5 +32,5 @@ func (r *subscriptionResolver) BookChanged(ctx context.Context, id record.ID, kn
 }
 
 func (r *subscriptionResolver) BooksChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Book, where, since)
+	return record.WatchList(ctx, r.Stores.Book, where, nil, since)
 }

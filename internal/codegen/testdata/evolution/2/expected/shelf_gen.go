@@ -32,5 +32,5 @@ func (r *subscriptionResolver) ShelfChanged(ctx context.Context, id record.ID, k
 }
 
 func (r *subscriptionResolver) ShelvesChanged(ctx context.Context, where record.Input, since *record.Cursor) (<-chan *record.Event, error) {
-	return record.WatchList(ctx, r.Stores.Shelf, where, since)
+	return record.WatchList(ctx, r.Stores.Shelf, where, nil, since)
 }
