@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 	"github.com/wneessen/go-mail/smtp"
 )
 
-// SendError says why a mail was not sent.
+// SendError says why a mail was not sent. It has nothing of the mail, also where the server's reply quotes it.
 type SendError struct {
 	// Kind is that of the mail.
 	Kind string
@@ -32,11 +33,14 @@ type SendError struct {
 	Step string
 	// Code is the server's reply, such as 550; 0 where it gave none.
 	Code int
-	// Permanent is true where the same mail would be refused again: it is wrong, or the server answered 5xx to its recipient
-	// or its content. What is the matter with the server, its certificate, the network, our credentials or our address is
-	// not: once it is mended, the mail should go.
+	// Status is the reply's enhanced code (RFC 3463), such as 5.1.1; empty where it has none.
+	Status string
+	// Permanent is true where the same mail would be refused again: it is wrong, or the server said 5xx to its recipient or its
+	// content. What is the matter with the server, its certificate, the network, its rules for us, our credentials or our
+	// address is not: once it is mended, the mail should go.
 	Permanent bool
-	// Err is the cause: a *textproto.Error where the server replied, and the context's error where there was no time left.
+	// Err is the cause: a *textproto.Error where the server replied, without what in its text may be of the mail, and the
+	// context's error where there was no time left.
 	Err error
 }
 
@@ -46,7 +50,7 @@ func (e *SendError) Error() string {
 		text += ": " + e.Step
 	}
 	if reply, ok := errors.AsType[*textproto.Error](e.Err); ok {
-		return text + ": " + line(fmt.Sprintf("%d %s", reply.Code, reply.Msg), 500) // it can have lines
+		return text + ": " + strings.TrimSpace(strconv.Itoa(reply.Code)+" "+reply.Msg)
 	}
 	return text + ": " + e.Err.Error()
 }
@@ -60,24 +64,34 @@ func Permanent(err error) bool {
 	return ok && e.Permanent
 }
 
+const (
+	// DefaultTimeout is for a mail up to its end.
+	DefaultTimeout = 30 * time.Second
+	// DefaultReplyTimeout is for the reply to its end. It is what RFC 5321 (4.5.3.2.6) asks for: who gives up earlier sends again what
+	// the server has taken.
+	DefaultReplyTimeout = 10 * time.Minute
+)
+
 // SMTPConfig tunes an [SMTP].
 type SMTPConfig struct {
 	// URL is the server, in the form of [ParseSMTPURL]. Required.
 	URL string
 	// From is who mails are from, in the form of [ParseFrom]. Required.
 	From string
-	// Timeout is for one mail, from the connection to the server's last reply. Default 30 s.
+	// Timeout is for one mail, from the connection to the end of its content. Default [DefaultTimeout].
 	Timeout time.Duration
-	// TLS has the roots that certificates are checked by. Nil: those of the system. ServerName is set from the URL.
-	TLS *tls.Config
+	// ReplyTimeout is for the reply to the end of its content, while the server looks at it. Default [DefaultReplyTimeout].
+	ReplyTimeout time.Duration
+	// RootCAs are what certificates are checked by. Nil: those of the system.
+	RootCAs *x509.CertPool
 }
 
 // SMTP is a Sender that hands mails to a server, on a connection for each. It is safe for concurrent use.
 type SMTP struct {
-	server  Server
-	from    mail.Address
-	timeout time.Duration
-	tls     *tls.Config
+	server                Server
+	from                  mail.Address
+	timeout, replyTimeout time.Duration
+	tls                   *tls.Config
 }
 
 var _ Sender = (*SMTP)(nil)
@@ -92,12 +106,11 @@ func NewSMTP(cfg *SMTPConfig) (*SMTP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mail: From: %w", err)
 	}
-	c := cfg.TLS.Clone()
-	if c == nil {
-		c = &tls.Config{}
-	}
-	c.ServerName, c.MinVersion = server.Host, max(c.MinVersion, tls.VersionTLS12)
-	return &SMTP{server: server, from: from, timeout: cmp.Or(cfg.Timeout, 30*time.Second), tls: c}, nil
+	return &SMTP{
+		server: server, from: from,
+		timeout: cmp.Or(cfg.Timeout, DefaultTimeout), replyTimeout: cmp.Or(cfg.ReplyTimeout, DefaultReplyTimeout),
+		tls: &tls.Config{ServerName: server.Host, RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
+	}, nil
 }
 
 // Security is how a connection is encrypted.
@@ -109,6 +122,9 @@ const (
 	ImplicitTLS Security = "tls"      // from the first byte
 	NoTLS       Security = "none"     // not at all
 )
+
+// defaultPorts are those for handing mails in, and where there is no TLS, the one that every server has.
+var defaultPorts = map[Security]int{StartTLS: 587, ImplicitTLS: 465, NoTLS: 25}
 
 // Server is where mails are handed to.
 type Server struct {
@@ -122,23 +138,16 @@ const smtpForm = "no address such as smtp://user:password@smtp.example.com:587 o
 
 // ParseSMTPURL reads smtp://user:password@host:587, where TLS begins by STARTTLS, or smtps://user:password@host:465, where
 // it is there from the beginning; the ports are the defaults. A server without TLS has to be said to be one, by
-// smtp://host:25?tls=none, and is given a password on this machine alone. Errors have nothing of the text, in which there
-// may be a password.
+// smtp://host:25?tls=none, where 25 is the default, and is given a password on this machine alone. Errors have nothing of the
+// text, in which there may be a password.
 func ParseSMTPURL(text string) (Server, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "smtp" && u.Scheme != "smtps" || !isHost(u.Hostname()) || u.Fragment != "" || u.Path != "" && u.Path != "/" {
 		return Server{}, errors.New(smtpForm)
 	}
-	s := Server{Host: u.Hostname(), Port: 587, Security: StartTLS}
+	s := Server{Host: u.Hostname(), Security: StartTLS}
 	if u.Scheme == "smtps" {
-		s.Port, s.Security = 465, ImplicitTLS
-	}
-	if port := u.Port(); port != "" {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			return Server{}, errors.New(smtpForm)
-		}
-		s.Port = int(n)
+		s.Security = ImplicitTLS
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -152,6 +161,14 @@ func ParseSMTPURL(text string) (Server, error) {
 			return Server{}, errors.New("tls is neither starttls nor none, which smtp:// may have, and smtps:// may not")
 		}
 		s.Security = Security(values[0])
+	}
+	s.Port = defaultPorts[s.Security]
+	if port := u.Port(); port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return Server{}, errors.New(smtpForm)
+		}
+		s.Port = int(n)
 	}
 	if u.User != nil {
 		s.User = u.User.Username()
@@ -182,40 +199,39 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-// ParseFrom reads who mails are from: noreply@example.com, or Name <noreply@example.com>. The address is ASCII.
+// ParseFrom reads who mails are from: noreply@example.com, or Name <noreply@example.com>. The address is ASCII, and needs no quotes.
 func ParseFrom(text string) (mail.Address, error) {
 	a, err := mail.ParseAddress(text)
-	if err != nil || !isLine(text) || !isASCII(a.Address) || strings.ContainsAny(a.Address, ` "<>`) || len(a.Address) > maxAddress {
+	if err != nil || !isLine(text) || !isASCII(a.Address) || !isPlain(a.Address) || len(a.Address) > maxAddress {
 		return mail.Address{}, fmt.Errorf("%q is no address such as noreply@example.com or Name <noreply@example.com>", text)
 	}
 	return *a, nil
+}
+
+// isPlain reports whether an address stands for itself: one with a quoted local part does not, as the quotes are gone once it is read.
+func isPlain(address string) bool {
+	a, err := mail.ParseAddress(address)
+	return err == nil && a.Address == address
 }
 
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// Send hands m to the server. Errors are of type [SendError].
+// Send hands m to the server. It takes Timeout and ReplyTimeout at most, and a second. Errors are of type [SendError].
 func (s *SMTP) Send(ctx context.Context, m Message) error {
 	content, err := s.content(m)
 	if err != nil {
 		return &SendError{Kind: m.Kind, Permanent: true, Err: err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
 	step, err := s.deliver(ctx, m.To, content)
 	if err == nil {
 		return nil
 	}
-	e := &SendError{Kind: m.Kind, Step: step, Err: err}
+	e := &SendError{Kind: m.Kind, Step: step, Err: err, Permanent: errors.Is(err, errNeedsUTF8)}
 	if reply, ok := errors.AsType[*textproto.Error](err); ok {
-		e.Code = reply.Code
-		aboutTheMail := slices.Contains([]string{stepRecipient, stepData, stepContent}, step)
-		e.Permanent = aboutTheMail && reply.Code/100 == 5 && reply.Code != needsCredentials
-	} else if ctx.Err() != nil {
-		e.Err = ctx.Err() // and not that the connection was closed because of it
-	} else {
-		e.Permanent = errors.Is(err, errNeedsUTF8)
+		e.Code, e.Status, e.Permanent = reply.Code, statusOf(reply), isPermanent(step, reply)
+		e.Err = &textproto.Error{Code: reply.Code, Msg: redact(reply.Msg, m.To)}
 	}
 	return e
 }
@@ -271,9 +287,6 @@ const (
 	stepContent   = "end of DATA"
 )
 
-// needsCredentials is the reply of a server that wants to know first who we are.
-const needsCredentials = 530
-
 // quitTimeout is how long a server may take to say goodbye, of which nothing depends.
 const quitTimeout = time.Second
 
@@ -281,6 +294,16 @@ var errNeedsUTF8 = errors.New("the address is not ASCII, and the server has no S
 
 // deliver connects, says who we are, and hands over a mail. It returns the step that failed.
 func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step string, err error) {
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	clock := time.AfterFunc(s.timeout, func() { cancel(context.DeadlineExceeded) })
+	defer clock.Stop()
+	defer func() {
+		if _, replied := errors.AsType[*textproto.Error](err); err != nil && !replied && ctx.Err() != nil {
+			err = cmp.Or(outer.Err(), context.Cause(ctx)) // and not that the connection was closed because of it
+		}
+	}()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)))
 	if err != nil {
 		return stepConnect, err
@@ -317,14 +340,8 @@ func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step str
 			return stepAuth, err
 		}
 	}
-	if ok, _ := c.Extension("SMTPUTF8"); !ok && !isASCII(to) {
-		return stepRecipient, errNeedsUTF8
-	}
-	if err := c.Mail("<" + s.from.Address + ">"); err != nil {
-		return stepSender, err
-	}
-	if err := c.Rcpt("<" + to + ">"); err != nil {
-		return stepRecipient, err
+	if step, err := s.envelope(c, to); err != nil {
+		return step, err
 	}
 	w, err := c.Data()
 	if err != nil {
@@ -333,11 +350,40 @@ func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step str
 	if _, err := w.Write(content); err != nil {
 		return stepContent, err // and no end, after which the server would take it for whole
 	}
+	clock.Reset(s.replyTimeout)
 	if err := w.Close(); err != nil {
 		return stepContent, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(quitTimeout))
 	_ = c.Quit() // the mail is the server's now, whatever comes
+	return "", nil
+}
+
+// envelope says who a mail is from and for. Servers that know SMTPUTF8 are asked for it where an address is not ASCII and not otherwise:
+// they may hand the mail on to none that does not know it, and send it back. The library would always ask.
+func (s *SMTP) envelope(c *smtp.Client, to string) (step string, err error) {
+	from := "MAIL FROM:<" + s.from.Address + ">"
+	if !isASCII(to) { // the sender is
+		if ok, _ := c.Extension("SMTPUTF8"); !ok {
+			return stepRecipient, errNeedsUTF8
+		}
+		from += " SMTPUTF8"
+	}
+	for _, command := range []struct {
+		step, line string
+		code       int
+	}{{stepSender, from, 250}, {stepRecipient, "RCPT TO:<" + to + ">", 25}} { // 251: it is forwarded
+		id, err := c.Text.Cmd("%s", command.line)
+		if err != nil {
+			return command.step, err
+		}
+		c.Text.StartResponse(id)
+		_, _, err = c.Text.ReadResponse(command.code)
+		c.Text.EndResponse(id)
+		if err != nil {
+			return command.step, err
+		}
+	}
 	return "", nil
 }
 

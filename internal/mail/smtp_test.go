@@ -79,7 +79,7 @@ func (s *mailServer) mails() []received {
 // sender returns one that sends to the server and trusts its certificate.
 func (s *mailServer) sender(t *testing.T, url string, change ...func(*SMTPConfig)) *SMTP {
 	t.Helper()
-	cfg := SMTPConfig{URL: strings.ReplaceAll(url, "PORT", s.port), From: "Gödstack <noreply@godstack.test>", TLS: &tls.Config{RootCAs: s.roots}}
+	cfg := SMTPConfig{URL: strings.ReplaceAll(url, "PORT", s.port), From: "Gödstack <noreply@godstack.test>", RootCAs: s.roots}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -423,35 +423,44 @@ func TestSMTPRefusesCertificates(t *testing.T) {
 
 func TestSMTPErrors(t *testing.T) {
 	t.Parallel()
+	none := gosmtp.NoEnhancedCode
 	for _, c := range []struct {
 		step      string // of the server
 		code      int
+		status    gosmtp.EnhancedCode
 		permanent bool
 		says      string
 	}{
-		{"EHLO", 421, false, "greeting: 421"},
-		{"EHLO", 554, false, "greeting: 554"},
-		{"MAIL", 451, false, "MAIL: 451"},
-		{"MAIL", 530, false, "MAIL: 530"},
-		{"MAIL", 553, false, "MAIL: 553"},
-		{"RCPT", 450, false, "RCPT: 450"},
-		{"RCPT", 452, false, "RCPT: 452"},
-		{"RCPT", 530, false, "RCPT: 530"},
-		{"RCPT", 550, true, "RCPT: 550"},
-		{"RCPT", 553, true, "RCPT: 553"},
-		{"content", 421, false, "end of DATA: 421"},
-		{"content", 452, false, "end of DATA: 452"},
-		{"content", 552, true, "end of DATA: 552"},
-		{"content", 554, true, "end of DATA: 554"},
+		{"EHLO", 421, none, false, "greeting: 421"},
+		{"EHLO", 554, none, false, "greeting: 554"},
+		{"MAIL", 451, none, false, "MAIL: 451"},
+		{"MAIL", 530, none, false, "MAIL: 530"},
+		{"MAIL", 553, none, false, "MAIL: 553"},
+		{"MAIL", 553, gosmtp.EnhancedCode{5, 1, 8}, false, "MAIL: 553 5.1.8"},
+		{"RCPT", 450, none, false, "RCPT: 450"},
+		{"RCPT", 452, none, false, "RCPT: 452"},
+		{"RCPT", 530, none, false, "RCPT: 530"},
+		{"RCPT", 550, none, true, "RCPT: 550"},
+		{"RCPT", 553, none, true, "RCPT: 553"},
+		{"RCPT", 554, none, false, "RCPT: 554"},
+		{"RCPT", 550, gosmtp.EnhancedCode{5, 1, 1}, true, "RCPT: 550 5.1.1"},
+		{"RCPT", 550, gosmtp.EnhancedCode{5, 7, 1}, false, "RCPT: 550 5.7.1"},
+		{"content", 421, none, false, "end of DATA: 421"},
+		{"content", 452, none, false, "end of DATA: 452"},
+		{"content", 552, none, false, "end of DATA: 552"},
+		{"content", 552, gosmtp.EnhancedCode{5, 3, 4}, true, "end of DATA: 552 5.3.4"},
+		{"content", 554, none, false, "end of DATA: 554"},
+		{"content", 554, gosmtp.EnhancedCode{5, 6, 0}, true, "end of DATA: 554 5.6.0"},
+		{"content", 554, gosmtp.EnhancedCode{5, 7, 1}, false, "end of DATA: 554 5.7.1"},
 	} {
-		t.Run(fmt.Sprint(c.step, c.code), func(t *testing.T) {
+		t.Run(c.says, func(t *testing.T) {
 			t.Parallel()
 			s := newMailServer(t, false, func(s *mailServer) {
 				s.refuse = func(step string) error {
 					if step != c.step {
 						return nil
 					}
-					return &gosmtp.SMTPError{Code: c.code, EnhancedCode: gosmtp.NoEnhancedCode, Message: "not now"}
+					return &gosmtp.SMTPError{Code: c.code, EnhancedCode: c.status, Message: "not now"}
 				}
 			})
 			err := s.sender(t, "smtp://localhost:PORT").Send(t.Context(), letter())
@@ -460,6 +469,7 @@ func TestSMTPErrors(t *testing.T) {
 			e, ok := errors.AsType[*SendError](err)
 			require.True(t, ok)
 			require.Equal(t, c.code, e.Code)
+			require.Equal(t, c.status != none, e.Status != "")
 			require.Equal(t, "test", e.Kind)
 		})
 	}
@@ -511,7 +521,7 @@ func TestSMTPTimeouts(t *testing.T) {
 	_, port, err := net.SplitHostPort(silent.Addr().String())
 	require.NoError(t, err)
 	// It has to be enough for what comes before, on a busy machine too.
-	soon := func(c *SMTPConfig) { c.Timeout = 2 * time.Second }
+	soon := func(c *SMTPConfig) { c.Timeout, c.ReplyTimeout = 5*time.Second, 5*time.Second }
 	for step, url := range map[string]string{"greeting": "smtp://127.0.0.1:PORT", "connect": "smtps://127.0.0.1:PORT"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
@@ -567,7 +577,8 @@ func TestSMTPWhereNobodyListens(t *testing.T) {
 }
 
 // scripted is a server that answers what it is told to, and says nothing where that is empty; "hang up" has it do so.
-func scripted(t *testing.T, answer func(line string) string) *mailServer {
+// ended are called when the connection has.
+func scripted(t *testing.T, answer func(line string) string, ended ...func()) *mailServer {
 	t.Helper()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -580,7 +591,12 @@ func scripted(t *testing.T, answer func(line string) string) *mailServer {
 		if err != nil {
 			return
 		}
-		defer func() { _ = conn.Close() }()
+		defer func() {
+			_ = conn.Close()
+			for _, f := range ended {
+				f()
+			}
+		}()
 		_, _ = io.WriteString(conn, "220 hello\r\n")
 		content := false
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -615,9 +631,10 @@ func TestSMTPAtTheEnd(t *testing.T) {
 		{"no goodbye", "QUIT", "", false, ""},
 		{"a rude goodbye", "QUIT", "500 what?", false, ""},
 		{"none at all", "QUIT", "hang up", false, ""},
-		{"DATA refused", "DATA", "554 no valid recipients", true, "DATA: 554 no valid recipients"},
+		{"DATA refused", "DATA", "554 5.1.1 no valid recipients", true, "DATA: 554 5.1.1 no valid recipients"},
+		{"DATA refused, nobody knows why", "DATA", "554 no valid recipients", false, "DATA: 554 no valid recipients"},
 		{"DATA later", "DATA", "451 later", false, "DATA: 451 later"},
-		{"lines", ".", "550-one\r\n550 two", true, "end of DATA: 550 one two"},
+		{"lines", ".", "550-5.6.2 one\r\n550 5.6.2 two", true, "end of DATA: 550 5.6.2 one 5.6.2 two"},
 		{"it may have arrived", ".", "hang up", false, "end of DATA: EOF"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -684,6 +701,12 @@ func TestSMTPUTF8(t *testing.T) {
 	require.Equal(t, m.To, s.mails()[0].to)
 	require.True(t, s.mails()[0].utf8)
 
+	// An address that needs it not does without, or the next server might send it back.
+	require.NoError(t, s.sender(t, "smtp://localhost:PORT").Send(t.Context(), letter()))
+	require.Len(t, s.mails(), 2)
+	require.False(t, s.mails()[1].utf8)
+	require.Contains(t, s.said(), "MAIL FROM:<noreply@godstack.test>\r\n")
+
 	s = newMailServer(t, false)
 	err := s.sender(t, "smtp://localhost:PORT").Send(t.Context(), m)
 	require.EqualError(t, err, "send mail test: RCPT: the address is not ASCII, and the server has no SMTPUTF8")
@@ -719,7 +742,7 @@ func TestParseSMTPURL(t *testing.T) {
 		"smtp://mail.example.com:25?tls=starttls":  {"mail.example.com", 25, "", "", StartTLS},
 		"smtps://mail.example.com":                 {"mail.example.com", 465, "", "", ImplicitTLS},
 		"smtps://a%40b:c%2Fd%3Ae%40@mail.test:466": {"mail.test", 466, "a@b", "c/d:e@", ImplicitTLS},
-		"smtp://a:b@localhost?tls=none":            {"localhost", 587, "a", "b", NoTLS},
+		"smtp://a:b@localhost?tls=none":            {"localhost", 25, "a", "b", NoTLS},
 		"smtp://a:b@127.0.0.1:25?tls=none":         {"127.0.0.1", 25, "a", "b", NoTLS},
 		"smtp://a:b@[::1]:25?tls=none":             {"::1", 25, "a", "b", NoTLS},
 		"smtp://mailpit:1025?tls=none":             {"mailpit", 1025, "", "", NoTLS},
@@ -778,7 +801,7 @@ func TestParseFrom(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "Godstack", "Godstack <>", "a@b.test, c@d.test", "a@b.test\r\nBcc: eve@example.com", "a\n <a@b.test>", "grüße@example.com", "a@bücher.example",
-		`"a b"@example.com`, strings.Repeat("a", 250) + "@example.com",
+		`"a b"@example.com`, `"a,b"@example.com`, `Ada <"a..b"@example.com>`, `"a>b"@example.com`, strings.Repeat("a", 250) + "@example.com",
 	} {
 		_, err := ParseFrom(text)
 		require.EqualError(t, err, fmt.Sprintf("%q is no address such as noreply@example.com or Name <noreply@example.com>", text))
