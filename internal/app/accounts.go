@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ type accounts struct {
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
 func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
-	a := &accounts{mail: &mail.Recorder{}, counts: ratelimit.NewPostgres(pool)}
+	a := &accounts{mail: cmp.Or(cfg.Outbox, &mail.Recorder{}), counts: ratelimit.NewPostgres(pool)}
 	if a.sender, err = newSender(cfg, a.mail); err != nil {
 		return nil, err
 	}
@@ -105,8 +106,8 @@ func (a *accounts) routes(cfg Config) map[string]http.Handler {
 		"GET /security-events.csv":   a.ExportHandler(),
 	}
 	if cfg.Development {
-		routes["/mailbox"] = private(a.mail.Handler())
-		routes["/mailbox/"] = private(a.mail.Handler())
+		routes["/mailbox"] = private(a.mail.Handler(cfg.elsewhere()))
+		routes["/mailbox/"] = routes["/mailbox"]
 	}
 	return routes
 }

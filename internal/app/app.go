@@ -68,6 +68,8 @@ type Config struct {
 	SMTPURL string
 	// MailFrom is who mails are from, in the form of [mail.ParseFrom]. Required where SMTPURL names a server.
 	MailFrom string
+	// Outbox takes mails in place of what SMTPURL names. It is for tests. Nil: they go there.
+	Outbox *mail.Recorder
 	// MetricsAddr is an address to listen on for whoever collects metrics and profiles, apart from Addr since they are for operators
 	// alone. Empty: nowhere, and requests are not counted.
 	MetricsAddr string
@@ -288,9 +290,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 
 	a := &App{url: cfg.PublicURL, addr: ln.Addr(), mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
-	if cfg.SMTPURL == NoMail {
-		cfg.Logger.WarnContext(ctx, "no mail is sent", "SMTP_URL", NoMail)
-	}
+	cfg.warnOfNoMail(ctx)
 	cfg.Logger.InfoContext(ctx, "listening", "address", a.addr.String())
 	go func() {
 		defer close(a.done)
@@ -359,7 +359,7 @@ func (a *App) URL() string { return a.url }
 // Addr is the address that the program listens on.
 func (a *App) Addr() net.Addr { return a.addr }
 
-// Mail is what was mailed.
+// Mail is what was mailed to nowhere else: in development without a server, and with an Outbox.
 func (a *App) Mail() *mail.Recorder { return a.mail }
 
 // Wait returns when everything has ended: nil after a stop that was asked for, else what failed.

@@ -54,7 +54,7 @@ func settings(cfg Config) Config {
 		cfg.PublicURL = publicURL
 	}
 	if cfg.SMTPURL == "" && !cfg.Development {
-		cfg.SMTPURL = NoMail
+		cfg.SMTPURL, cfg.Outbox = NoMail, &mail.Recorder{}
 	}
 	if cfg.JWTKeys == "" {
 		cfg.JWTKeys, cfg.SecretKeys = jwtKeys, secretKeys

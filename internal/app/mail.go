@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -48,9 +49,33 @@ func (c Config) checkMail() error {
 	return errors.Join(wrong...)
 }
 
-// newSender returns what mails are sent by: the server that the configuration names, or box, which keeps them.
+// warnOfNoMail says so where no mail is sent.
+func (c Config) warnOfNoMail(ctx context.Context) {
+	if c.SMTPURL == NoMail {
+		c.Logger.WarnContext(ctx, "no mail is sent", "SMTP_URL", NoMail)
+	}
+}
+
+// elsewhere says where mails go that do not come to the mailbox; "" where they do.
+func (c Config) elsewhere() string {
+	switch {
+	case c.sends():
+		return "Nothing is kept here: mails go to the server of SMTP_URL."
+	case c.SMTPURL == NoMail:
+		return "Nothing is kept here: SMTP_URL is none, and mails are thrown away."
+	}
+	return ""
+}
+
+// newSender returns what mails are sent by: the server that the configuration names; box, which keeps them, where it names none in
+// development; or nothing.
 func newSender(cfg Config, box *mail.Recorder) (mail.Sender, error) {
-	if !cfg.sends() {
+	switch {
+	case cfg.Outbox != nil:
+		return cfg.Outbox, nil
+	case cfg.SMTPURL == NoMail:
+		return mail.Discard{}, nil
+	case cfg.SMTPURL == "":
 		return box, nil
 	}
 	return mail.NewSMTP(&mail.SMTPConfig{URL: cfg.SMTPURL, From: cfg.MailFrom})

@@ -57,11 +57,27 @@ func TestWhatMailsAreSentBy(t *testing.T) {
 		is  mail.Sender
 	}{
 		{"", &box},
-		{NoMail, &box},
+		{NoMail, mail.Discard{}},
 		{"smtps://smtp.example.com", &mail.SMTP{}},
 	} {
 		s, err := newSender(Config{SMTPURL: c.url, MailFrom: "noreply@example.com"}, &box)
 		require.NoError(t, err)
 		require.IsType(t, c.is, s)
+	}
+	require.NoError(t, mail.Discard{}.Send(t.Context(), mail.Message{}))
+}
+
+// The mailbox says where mails are that do not come to it.
+func TestTheMailboxSaysWhereMailsGo(t *testing.T) {
+	t.Parallel()
+	for url, says := range map[string]string{
+		"":                                     "What would have been sent; kept in memory, newest first.",
+		NoMail:                                 "Nothing is kept here: SMTP_URL is none, and mails are thrown away.",
+		"smtp://ada:plover@localhost?tls=none": "Nothing is kept here: mails go to the server of SMTP_URL.",
+	} {
+		a := start(t, Config{DatabaseURL: dbtest.URL(t), Development: true, Role: RoleServe, SMTPURL: url, MailFrom: "noreply@example.com"})
+		_, body := get(t, local(a)+"/mailbox")
+		require.Contains(t, body, "<p>"+says+" <a href")
+		require.NotContains(t, body, "plover")
 	}
 }

@@ -51,6 +51,7 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	a := &App{url: cfg.PublicURL, addr: addr, mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
+	cfg.warnOfNoMail(ctx)
 	cfg.Logger.InfoContext(ctx, "working jobs")
 	go func() {
 		defer close(a.done)

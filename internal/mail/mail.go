@@ -45,6 +45,14 @@ type Sender interface {
 	Send(ctx context.Context, m Message) error
 }
 
+// Discard is a Sender that throws mails away.
+type Discard struct{}
+
+var _ Sender = Discard{}
+
+// Send returns nil.
+func (Discard) Send(context.Context, Message) error { return nil }
+
 // Queue takes mails to be sent.
 type Queue interface {
 	// Enqueue queues a mail within the transaction of what causes it: it is sent if that commits, and only then.

@@ -19,13 +19,16 @@ var pageText string
 //go:embed mailbox.css
 var style string
 
-var page = template.Must(template.New("mailbox").Funcs(template.FuncMap{"split": split}).Parse(pageText))
+var page = template.Must(template.New("mailbox").Funcs(template.FuncMap{"split": split, "elsewhere": func() string { return "" }}).Parse(pageText))
 
 // Handler returns the development mailbox, to be mounted at /mailbox and /mailbox/: a list, newest first, the mail
 // /mailbox/{id}, and what mails of each kind look like, with data that stand for others, /mailbox/previews and
 // /mailbox/previews/{kind}. All are JSON for who accepts application/json: an array of mails, or one of
-// { id, at, to, subject, text, html, kind, links }, where previews have no id and at. Whoever can open it can read every mail.
-func (r *Recorder) Handler() http.Handler {
+// { id, at, to, subject, text, html, kind, links }, where previews have no id and at. elsewhere says where mails go where they do not come
+// here, as a sentence; "": they do. Whoever can open it can read every mail.
+func (r *Recorder) Handler(elsewhere string) http.Handler {
+	page := template.Must(page.Clone()).Funcs(template.FuncMap{"elsewhere": func() string { return elsewhere }})
+	answer := func(w http.ResponseWriter, req *http.Request, what any) { answer(w, req, page, what) }
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /mailbox", func(w http.ResponseWriter, req *http.Request) {
 		all, _ := r.snapshot()
@@ -100,7 +103,7 @@ func newPreview(kind string) (preview, error) {
 }
 
 // answer writes a mail or a preview, or a list of them.
-func answer(w http.ResponseWriter, req *http.Request, what any) {
+func answer(w http.ResponseWriter, req *http.Request, page *template.Template, what any) {
 	w.Header().Set("Vary", "Accept")
 	if strings.Contains(req.Header.Get("Accept"), "application/json") {
 		w.Header().Set("Content-Type", "application/json")

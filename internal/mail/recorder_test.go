@@ -74,7 +74,7 @@ func get(t *testing.T, r *Recorder, path, accept string) *httptest.ResponseRecor
 	w := httptest.NewRecorder()
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 	req.Header.Set("Accept", accept)
-	r.Handler().ServeHTTP(w, req)
+	r.Handler("").ServeHTTP(w, req)
 	return w
 }
 
@@ -121,7 +121,7 @@ func TestMailboxPage(t *testing.T) {
 		require.Equal(t, 404, get(t, &r, path, "").Code, path)
 	}
 	w := httptest.NewRecorder()
-	r.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mailbox", nil))
+	r.Handler("").ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mailbox", nil))
 	require.Equal(t, 405, w.Code)
 }
 
