@@ -68,7 +68,7 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func
 		settings.VerifyEmail = auth.VerifyOptional
 	}
 	a.Service, err = auth.New(auth.Deps{
-		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets}, Limits: a.counts,
+		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets}, FollowUps: job.FollowUps{}, Limits: a.counts,
 		Lag: lag, Committed: committed, Logger: cfg.Logger,
 	}, &settings)
 	if err != nil {

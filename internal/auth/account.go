@@ -199,11 +199,16 @@ func (s *Service) register(ctx context.Context, t tx, id uuid.UUID, n NewUser, p
 	if err := t.happened(ctx, UserRegistered, id, id, nil); err != nil {
 		return nil, err
 	}
+	if s.deps.FollowUps != nil {
+		if err := s.deps.FollowUps.FollowUp(ctx, t, id, s.deps.Clock().Add(followUpAfter)); err != nil {
+			return nil, fmt.Errorf("register: %w", err)
+		}
+	}
 	if emailTaken {
 		if _, err := t.Exec(ctx, `ROLLBACK TO SAVEPOINT account`); err != nil {
 			return nil, fmt.Errorf("register: %w", err)
 		}
-		return &Payload{}, s.mail(ctx, t, mail.AccountExists, n.Email, mail.Data{})
+		return &Payload{}, s.mail(ctx, t, mail.AccountExists, n.Email, mail.Data{Link: s.forgotten()})
 	}
 	if _, err := t.Exec(ctx, `RELEASE SAVEPOINT account`); err != nil {
 		return nil, fmt.Errorf("register: %w", err)

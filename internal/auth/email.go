@@ -32,6 +32,13 @@ func (s *Service) link(path, token string) string {
 	return s.cfg.PublicURL + path + "?token=" + url.QueryEscape(token)
 }
 
+// home is where the application begins.
+func (s *Service) home() string { return s.cfg.PublicURL + "/" }
+
+// forgotten is the page where one asks for a link to set a new password. It has no token: whoever makes us mail it has made no link that is
+// good for anything, and voided none.
+func (s *Service) forgotten() string { return s.cfg.PublicURL + "/reset-password" }
+
 // issue makes a one-time token about an address. It voids those of the purpose that were made before, but for those
 // that take a change of address back: who changes it twice has not taken anything from its owner.
 func (s *Service) issue(ctx context.Context, t tx, user uuid.UUID, p purpose, email string) (string, error) {
@@ -216,6 +223,9 @@ func (s *Service) VerifyEmail(ctx context.Context, token string) (*Payload, erro
 		if tag.RowsAffected() == 0 {
 			return errOneTimeToken
 		}
+		if err := s.proved(ctx, t, u, o.email); err != nil {
+			return err
+		}
 		if err := t.happened(ctx, EmailVerified, u.ID, u.ID, nil); err != nil {
 			return err
 		}
@@ -283,6 +293,9 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) (bo
 			if err := s.removeSecondFactor(ctx, t, u, u.ID); err != nil {
 				return err
 			}
+			if err := s.proved(ctx, t, u, u.Email); err != nil {
+				return err
+			}
 		}
 		if err := s.setPassword(ctx, t, u, phc, PasswordReset); err != nil {
 			return err
@@ -331,7 +344,7 @@ func (s *Service) ChangeEmail(ctx context.Context, password, email string) (bool
 			return err
 		}
 		if other.Verified {
-			return s.mail(ctx, t, mail.AccountExists, email, mail.Data{})
+			return s.mail(ctx, t, mail.AccountExists, email, mail.Data{Link: s.forgotten()})
 		}
 		return s.mail(ctx, t, mail.ChangeEmail, email, mail.Data{Link: s.link("/verify-email", token)})
 	})
@@ -366,7 +379,16 @@ func (s *Service) setEmail(ctx context.Context, t tx, u *user, email string) err
 	if err != nil {
 		return fmt.Errorf("set email: %w", err)
 	}
-	return nil
+	return s.proved(ctx, t, u, email)
+}
+
+// proved welcomes a user at an address that they have just proved to be theirs, unless they had proved one before. u is as it was then.
+func (s *Service) proved(ctx context.Context, t tx, u *user, email string) error {
+	if u.Verified {
+		return nil
+	}
+	u.Verified = true
+	return s.mail(ctx, t, mail.Welcome, email, mail.Data{Name: u.Name, Link: s.home()})
 }
 
 // changedEmail puts a new address in the place of the old one, to which it mails a link that takes it back.

@@ -172,6 +172,12 @@ type Limiter interface {
 	Take(ctx context.Context, key string, l ratelimit.Limit) (ratelimit.Result, error)
 }
 
+// FollowUps remembers who has signed up.
+type FollowUps interface {
+	// FollowUp has [Service.FollowUp] called for a user at a time, if the transaction commits.
+	FollowUp(ctx context.Context, tx pgx.Tx, user uuid.UUID, at time.Time) error
+}
+
 // Deps are the parts that a Service stands on.
 type Deps struct {
 	Pool      *pgxpool.Pool
@@ -179,6 +185,8 @@ type Deps struct {
 	Secrets   *Secrets
 	Keys      *Keys
 	Mail      mail.Queue
+	// FollowUps asks those who signed up how it goes. Nil: nobody is asked.
+	FollowUps FollowUps
 
 	// Limits counts operations by address. Nil: nothing is limited.
 	Limits Limiter
@@ -189,7 +197,7 @@ type Deps struct {
 	Committed func()
 	// Logger gets what goes wrong and no client is told of. Default: slog.Default().
 	Logger *slog.Logger
-	// Clock says what time it is for access tokens and codes of the second factor; all else goes by the database's
+	// Clock says what time it is for access tokens and codes of the second factor, and when a follow-up is due; all else goes by the database's
 	// clock. Default: time.Now.
 	Clock func() time.Time
 }

@@ -5,12 +5,6 @@ import (
 	"time"
 )
 
-// Accounts is what cleanUpAccounts needs of accounts.
-type Accounts interface {
-	// Cleanup removes tokens, sessions, attempts and guards that are of no use any more.
-	Cleanup(ctx context.Context) error
-}
-
 // cleanUpAccounts removes what accounts leave behind.
 type cleanUpAccounts struct{}
 

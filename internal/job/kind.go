@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
@@ -21,7 +22,15 @@ type Deps struct {
 	Records  *ent.Client
 	Sender   mail.Sender // sends mails
 	Sealer   Sealer      // opens what [MailQueue] has sealed
-	Accounts Accounts    // cleans up
+	Accounts Accounts
+}
+
+// Accounts is what jobs need of accounts.
+type Accounts interface {
+	// Cleanup removes tokens, sessions, attempts and guards that are of no use any more.
+	Cleanup(ctx context.Context) error
+	// FollowUp asks a user who signed up how it goes.
+	FollowUp(ctx context.Context, user uuid.UUID) error
 }
 
 // Job is a type of job of the application: its arguments, and what is done.

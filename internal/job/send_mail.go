@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,8 +32,11 @@ var _ = define[sendMail]()
 
 func (sendMail) Kind() string { return "send_mail" }
 
-// Defaults: a mail is tried for half a day; by then the links in it are over.
-func (sendMail) Defaults() Options { return Options{Queue: QueueMail, MaxAttempts: 12} }
+// Defaults: a mail is tried for half a day; by then the links in it are over. An attempt ends by itself, as a server may take its time to
+// answer, and only then by the timeout.
+func (sendMail) Defaults() Options {
+	return Options{Queue: QueueMail, MaxAttempts: 12, Timeout: mail.DefaultTimeout + mail.DefaultReplyTimeout + time.Minute}
+}
 
 func (s sendMail) Work(ctx context.Context, d *Deps) error {
 	plain, err := d.Sealer.Open(mailPurpose, s.Sealed, []byte(s.Mail))

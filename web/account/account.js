@@ -161,4 +161,8 @@ document.getElementById('reveal')?.addEventListener('change', ({ target }) => {
 });
 
 document.getElementById('unscripted').remove();
-if (!token) end();
+if (!token) {
+  // Who comes without a link has none that could be over.
+  for (const element of document.querySelectorAll('[data-unasked]')) element.textContent = element.dataset.unasked;
+  end();
+}

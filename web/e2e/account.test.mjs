@@ -130,6 +130,7 @@ test('a new account is confirmed by hand, and signed in where cookies carry toke
   const token = await signIn('ada', first);
   const { sessions } = await api('{ sessions { current } }', {}, token);
   assert.equal(sessions.length, storage === 'header' ? 1 : 2, 'no session is left that nobody can use');
+  assert.equal(await link(email, 'welcome'), `${baseURL}/`);
   assert.deepEqual(faults, []);
 });
 
@@ -214,6 +215,28 @@ test('a forgotten password is set anew', async (t) => {
   await page.keyboard.press('Enter');
   await heading(page, 'Look into your mail');
   assert.notEqual(await link(email, 'reset_password'), address);
+  assert.deepEqual(faults, []);
+});
+
+test('who registers once more is told where to set a new password', async (t) => {
+  const email = await confirmed('frances');
+  const input = { email, username: 'frances2', name: 'Frances', password: first };
+  const { register: again } = await api('mutation ($i: RegisterInput!) { register(input: $i) { user { id } } }', { i: input });
+  assert.equal(again.user, null);
+  const address = await link(email, 'account_exists');
+  assert.equal(address, `${baseURL}/reset-password`);
+  const { page, sent, faults } = await visit(t, address);
+  await heading(page, 'Set a new password');
+  assert.equal(await focused(page), 'Set a new password');
+  assert.equal(await page.title(), 'Set a new password · Godstack');
+  await page.getByText('Have a link sent to the mail address of your account:').waitFor();
+  assert.deepEqual(sent, []);
+  await page.getByLabel('Mail address').fill(email);
+  await page.keyboard.press('Enter');
+  await heading(page, 'Look into your mail');
+  await page.goto(await link(email, 'reset_password'));
+  await heading(page, 'Set a new password');
+  await page.getByLabel('New password', { exact: true }).waitFor();
   assert.deepEqual(faults, []);
 });
 
