@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"godstack/internal/job"
 	"godstack/internal/record"
 	"godstack/internal/server"
 	"godstack/internal/telemetry"
@@ -116,8 +117,16 @@ func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core,
 	}
 	if c.jobs != nil {
 		gauge("jobs_running", "Jobs that run on this node.", func() float64 { return float64(c.jobs.Stats().Running) })
-		count("jobs_worked_total", "Attempts at jobs that succeeded.", func() uint64 { return c.jobs.Stats().Worked })
-		count("jobs_failed_total", "Attempts at jobs that failed.", func() uint64 { return c.jobs.Stats().Failed })
+		for kind := range c.jobs.Stats().Kinds {
+			of := func(name, help string, f func(job.KindStats) uint64) {
+				r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+					Namespace: "godstack", Name: name, Help: help, ConstLabels: prometheus.Labels{"kind": kind},
+				}, func() float64 { return float64(f(c.jobs.Stats().Kinds[kind])) }))
+			}
+			of("jobs_worked_total", "Attempts at jobs that succeeded.", func(s job.KindStats) uint64 { return s.Worked })
+			of("jobs_failed_total", "Attempts at jobs that failed.", func(s job.KindStats) uint64 { return s.Failed })
+			of("jobs_removed_total", "Rows, and days of the change log, that clean-ups have removed.", func(s job.KindStats) uint64 { return s.Removed })
+		}
 		count("jobs_returned_total", "Attempts at jobs that a stop cut short.", func() uint64 { return c.jobs.Stats().Returned })
 		count("jobs_rescued_total", "Jobs of nodes that are gone, given to others.", func() uint64 { return c.jobs.Stats().Rescued })
 	}

@@ -18,9 +18,9 @@ const (
 )
 
 // Cleanup removes what is of no use any more: attempts to sign in older than 90 days, expired tokens, sessions 30 days
-// after their end, and guards whose window and lock are over. Security events stay. One node does it at a time: the
-// others return at once.
-func (s *Service) Cleanup(ctx context.Context) error {
+// after their end, and guards whose window and lock are over. Security events stay. It returns how many rows those were, also beside an error.
+// One node does it at a time: the others return at once.
+func (s *Service) Cleanup(ctx context.Context) (removed int64, err error) {
 	for _, c := range []struct {
 		table, where string
 		age          time.Duration
@@ -33,8 +33,9 @@ func (s *Service) Cleanup(ctx context.Context) error {
 	} {
 		for more := true; more; {
 			if err := ctx.Err(); err != nil {
-				return err
+				return removed, err
 			}
+			var n int64
 			err := s.inTx(ctx, uuid.Nil, func(ctx context.Context, t tx) error {
 				var mine bool
 				if err := t.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(cleanupLock)).Scan(&mine); err != nil || !mine {
@@ -43,13 +44,15 @@ func (s *Service) Cleanup(ctx context.Context) error {
 				}
 				tag, err := t.Exec(ctx, `DELETE FROM `+c.table+` WHERE id IN (SELECT id FROM `+c.table+` WHERE `+c.where+` LIMIT $2)`,
 					c.age, cleanupBatch)
-				more = tag.RowsAffected() == cleanupBatch
+				n = tag.RowsAffected()
+				more = n == cleanupBatch
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("clean up %s: %w", c.table, err)
+				return removed, fmt.Errorf("clean up %s: %w", c.table, err)
 			}
+			removed += n
 		}
 	}
-	return nil
+	return removed, nil
 }

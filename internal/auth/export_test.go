@@ -109,7 +109,9 @@ func TestCleanup(t *testing.T) {
 	state := func() []int {
 		return []int{b.count(t, `login_attempts`), b.count(t, `one_time_tokens`), b.count(t, `sessions`), b.count(t, `refresh_tokens`), b.count(t, `login_guards`)}
 	}
-	require.NoError(t, b.Cleanup(t.Context()))
+	n, err := b.Cleanup(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, n)
 	require.Equal(t, []int{6, 1, 4, 4, 2}, state())
 	b.exec(t, `UPDATE login_attempts SET created_at = now() - interval '91 days' WHERE outcome = 'success'`)
 	b.exec(t, `UPDATE one_time_tokens SET expires_at = now() - interval '1 s'`)
@@ -118,7 +120,9 @@ func TestCleanup(t *testing.T) {
 	b.exec(t, `UPDATE login_guards SET window_started_at = now() - interval '1 day'`)
 	b.exec(t, `UPDATE login_guards SET locked_until = now() + interval '1 day' WHERE account LIKE 'unknown:%'`)
 	events := b.count(t, `security_events`)
-	require.NoError(t, b.Cleanup(t.Context()))
+	n, err = b.Cleanup(t.Context())
+	require.NoError(t, err)
 	require.Equal(t, []int{2, 0, 3, 2, 1}, state())
+	require.EqualValues(t, 4+1+1+1+1, n, "but for what went with a session")
 	require.Equal(t, events, b.count(t, `security_events`))
 }

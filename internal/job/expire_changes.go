@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"godstack/internal/changelog"
@@ -21,6 +22,6 @@ func (expireChanges) Every() time.Duration { return time.Hour }
 func (expireChanges) Defaults() Options { return Options{Timeout: 5 * time.Minute, MaxAttempts: 5} }
 
 func (expireChanges) Work(ctx context.Context, d *Deps) error {
-	_, err := changelog.Expire(ctx, d.Pool)
-	return err
+	n, err := changelog.Expire(ctx, d.Pool)
+	return errors.Join(err, d.removed(ctx, int64(n)))
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -94,11 +95,18 @@ func TestMailIsSealed(t *testing.T) {
 	require.Empty(t, s.sent)
 }
 
-// cleaner counts.
-type cleaner struct{ calls atomic.Int64 }
+// accounts count what they are asked for.
+type accounts struct {
+	cleaned  atomic.Int64
+	followed chan uuid.UUID // nil: nobody is to be
+}
 
-func (c *cleaner) Cleanup(context.Context) error {
-	c.calls.Add(1)
+func (a *accounts) Cleanup(context.Context) (int64, error) {
+	return a.cleaned.Add(1) * 10, nil
+}
+
+func (a *accounts) FollowUp(_ context.Context, user uuid.UUID) error {
+	a.followed <- user
 	return nil
 }
 
@@ -109,14 +117,17 @@ func TestCleanUps(t *testing.T) {
 	b.exec(t, `INSERT INTO changes (slot, at, entity, op) SELECT changelog_slot(at), at, 'old', 'R' FROM (SELECT now() - interval '8 days' AS at) s`)
 	b.exec(t, `INSERT INTO idempotency_keys (user_id, key, request, created_at) VALUES
 		(gen_random_uuid(), 'old', '', now() - interval '25 hours'), (gen_random_uuid(), 'new', '', now())`)
-	c := &cleaner{}
-	b.start(t, Deps{Accounts: c, Sealer: secrets(t), Sender: &mail.Recorder{}}, Config{})
-	for _, kind := range []string{"clean_up_accounts", "expire_changes", "purge_idempotency_keys"} {
+	a := &accounts{}
+	n := b.start(t, Deps{Accounts: a, Sealer: secrets(t), Sender: &mail.Recorder{}}, Config{})
+	removed := map[string]uint64{"clean_up_accounts": 10, "expire_changes": 1, "purge_idempotency_keys": 1}
+	for kind, rows := range removed {
 		eventually(t, func() bool {
 			return one[bool](t, b, `SELECT EXISTS (SELECT FROM river_job WHERE kind = $1 AND state = 'completed')`, kind)
 		}, kind)
+		require.Equal(t, fmt.Sprint(rows), one[string](t, b, `SELECT metadata -> 'output' ->> 'removed' FROM river_job WHERE kind = $1`, kind))
+		require.Equal(t, KindStats{Worked: 1, Removed: rows}, n.Stats().Kinds[kind])
 	}
-	require.EqualValues(t, 1, c.calls.Load())
+	require.EqualValues(t, 1, a.cleaned.Load())
 	require.Zero(t, one[int](t, b, `SELECT count(*) FROM changes WHERE entity = 'old'`))
 	require.Equal(t, "new", one[string](t, b, `SELECT string_agg(key, ' ') FROM idempotency_keys`))
 }

@@ -23,12 +23,14 @@ type Deps struct {
 	Sender   mail.Sender // sends mails
 	Sealer   Sealer      // opens what [MailQueue] has sealed
 	Accounts Accounts
+
+	removed func(ctx context.Context, n int64) error // writes down what a clean-up has removed
 }
 
 // Accounts is what jobs need of accounts.
 type Accounts interface {
-	// Cleanup removes tokens, sessions, attempts and guards that are of no use any more.
-	Cleanup(ctx context.Context) error
+	// Cleanup removes tokens, sessions, attempts and guards that are of no use any more, and returns how many.
+	Cleanup(ctx context.Context) (removed int64, err error)
 	// FollowUp asks a user who signed up how it goes.
 	FollowUp(ctx context.Context, user uuid.UUID) error
 }
@@ -99,6 +101,13 @@ type worker[T Args] struct {
 	work   func(ctx context.Context, d *Deps, args T) error
 }
 
+// depsOf are what an attempt works with.
+func (w *worker[T]) depsOf(j *river.Job[T]) *Deps {
+	d := *w.runner.deps
+	d.removed = w.runner.removed(j.Kind)
+	return &d
+}
+
 // Timeout is the job's own.
 func (*worker[T]) Timeout(j *river.Job[T]) time.Duration {
 	var m metadata
@@ -111,17 +120,25 @@ func (*worker[T]) Timeout(j *river.Job[T]) time.Duration {
 // Work runs an attempt. One that a stop has cut short goes back to the queue as if it had not been.
 func (w *worker[T]) Work(ctx context.Context, j *river.Job[T]) error {
 	r := w.runner
+	c := r.kinds[j.Kind]
 	r.running.Add(1)
-	defer r.running.Add(-1)
-	err := w.work(context.WithValue(ctx, attemptKey{}, Attempt{ID: j.ID, Number: j.Attempt}), r.deps, j.Args)
+	panicked := true
+	defer func() {
+		r.running.Add(-1)
+		if panicked {
+			c.failed.Add(1)
+		}
+	}()
+	err := w.work(context.WithValue(ctx, attemptKey{}, Attempt{ID: j.ID, Number: j.Attempt}), w.depsOf(j), j.Args)
+	panicked = false
 	switch {
 	case err == nil:
-		r.worked.Add(1)
+		c.worked.Add(1)
 	case r.stopping.Load() && errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely):
 		r.returned.Add(1)
 		return river.JobSnooze(0)
 	default:
-		r.failed.Add(1)
+		c.failed.Add(1)
 	}
 	return err
 }

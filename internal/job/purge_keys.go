@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"godstack/internal/record"
@@ -21,6 +22,6 @@ func (purgeKeys) Every() time.Duration { return time.Hour }
 func (purgeKeys) Defaults() Options { return Options{Timeout: 5 * time.Minute, MaxAttempts: 5} }
 
 func (purgeKeys) Work(ctx context.Context, d *Deps) error {
-	_, err := record.PurgeKeys(ctx, d.Pool)
-	return err
+	n, err := record.PurgeKeys(ctx, d.Pool)
+	return errors.Join(err, d.removed(ctx, int64(n)))
 }

@@ -32,9 +32,21 @@ type Config struct {
 	PollInterval time.Duration
 	// PollOnly does without LISTEN, as behind a pooler that gives no sessions.
 	PollOnly bool
-	// Logger takes what goes wrong. Default: none.
+	// Logger takes what goes wrong, and what clean-ups have removed. Default: none.
 	Logger *slog.Logger
+	// Now says what time it is for jobs that wait for theirs, and for periods. It is for tests. Nil: the clock, and the database's where it
+	// is asked which jobs are due.
+	Now func() time.Time
 }
+
+// clock is a Now for River.
+type clock func() time.Time
+
+// Now implements [rivertype.TimeGenerator].
+func (c clock) Now() time.Time { return c() }
+
+// NowOrNil is what River hands to statements in place of the database's clock.
+func (c clock) NowOrNil() *time.Time { return new(c()) }
 
 // complete returns c with its defaults, or what is wrong with it.
 func (c Config) complete() (Config, error) {
@@ -75,18 +87,28 @@ type Runner struct {
 	deps   *Deps
 	client *river.Client[pgx.Tx]
 
-	stopping                          atomic.Bool
-	running                           atomic.Int64
-	worked, failed, returned, rescued atomic.Uint64
+	stopping          atomic.Bool
+	running           atomic.Int64
+	returned, rescued atomic.Uint64
+	kinds             map[string]*counts // by kind; nothing is added once it is made
 }
+
+// counts are what came of attempts at jobs of a kind.
+type counts struct{ worked, failed, removed atomic.Uint64 }
 
 // Stats are what a Runner has done since it began.
 type Stats struct {
 	Running  int    // jobs at this moment
-	Worked   uint64 // attempts that succeeded
-	Failed   uint64 // attempts that did not
 	Returned uint64 // attempts that a stop cut short
 	Rescued  uint64 // jobs of nodes that are gone
+	Kinds    map[string]KindStats
+}
+
+// KindStats are what came of attempts at jobs of a kind.
+type KindStats struct {
+	Worked  uint64 // attempts that succeeded
+	Failed  uint64 // attempts that did not
+	Removed uint64 // what clean-ups have removed
 }
 
 // NewRunner returns a runner that works nothing until [Runner.Run].
@@ -99,13 +121,14 @@ func NewRunner(pool *pgxpool.Pool, deps Deps, cfg *Config) (_ *Runner, err error
 		return nil, err
 	}
 	deps.Pool = pool
-	r := &Runner{cfg: c, pool: pool, deps: &deps}
+	r := &Runner{cfg: c, pool: pool, deps: &deps, kinds: map[string]*counts{}}
 	workers := river.NewWorkers()
 	var repeated []*river.PeriodicJob
 	for _, k := range c.Kinds {
 		if err := k.add(workers, r); err != nil {
 			return nil, fmt.Errorf("job: %w", err)
 		}
+		r.kinds[k.name] = &counts{}
 		if p, ok := k.zero.(periodic); ok {
 			job, err := repeat(k.zero, p.Every())
 			if err != nil {
@@ -118,7 +141,12 @@ func NewRunner(pool *pgxpool.Pool, deps Deps, cfg *Config) (_ *Runner, err error
 	for _, q := range queues {
 		perQueue[q] = river.QueueConfig{MaxWorkers: c.Workers}
 	}
+	var test river.TestConfig
+	if c.Now != nil {
+		test.Time = clock(c.Now)
+	}
 	r.client, err = river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Test:                test,
 		ID:                  uuid.NewString(),
 		Queues:              perQueue,
 		Workers:             workers,
@@ -162,9 +190,27 @@ func repeat(args Args, every time.Duration) (*river.PeriodicJob, error) {
 
 // Stats returns what was done.
 func (r *Runner) Stats() Stats {
-	return Stats{
-		Running: int(r.running.Load()), Worked: r.worked.Load(), Failed: r.failed.Load(), Returned: r.returned.Load(), Rescued: r.rescued.Load(),
+	s := Stats{Running: int(r.running.Load()), Returned: r.returned.Load(), Rescued: r.rescued.Load(), Kinds: map[string]KindStats{}}
+	for name, k := range r.kinds {
+		s.Kinds[name] = KindStats{Worked: k.worked.Load(), Failed: k.failed.Load(), Removed: k.removed.Load()}
 	}
+	return s
+}
+
+// Worked is how many attempts have succeeded, of whatever kind.
+func (s Stats) Worked() (n uint64) {
+	for _, k := range s.Kinds {
+		n += k.Worked
+	}
+	return n
+}
+
+// Failed is how many attempts have not.
+func (s Stats) Failed() (n uint64) {
+	for _, k := range s.Kinds {
+		n += k.Failed
+	}
+	return n
 }
 
 // Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and five seconds. It is called once. What cannot begin
@@ -221,15 +267,19 @@ func (r *Runner) watch(ctx context.Context) {
 	}
 }
 
-// beat says that this node lives, by the database's clock.
+// beat says that this node lives, by the database's clock. It gives up in time for the next one.
 func (r *Runner) beat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease/3)
 	defer cancel()
 	_, err := r.pool.Exec(ctx, `INSERT INTO job_workers (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = now()`, r.client.ID())
 	return err
 }
 
-// rescue gives jobs back to the queue whose worker has not been heard of for a lease, or ends those that have no attempt left.
+// gone is the error of an attempt whose worker has not been heard of for a lease.
+const gone = "the worker is gone"
+
+// rescue gives jobs back to the queue whose worker has not been heard of for a lease, or ends those that have no attempt left. One that has
+// lost a worker before has to wait, longer each time: it may be what kills them.
 func (r *Runner) rescue(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
 	defer cancel()
@@ -237,18 +287,19 @@ func (r *Runner) rescue(ctx context.Context) error {
 		UPDATE river_job j SET
 			state = CASE WHEN ended THEN state_after ELSE 'available' END,
 			finalized_at = CASE WHEN ended THEN now() END,
-			scheduled_at = CASE WHEN ended THEN j.scheduled_at ELSE now() + least(power(j.attempt, 4), 3600) * interval '1 second' END,
-			errors = array_append(j.errors, jsonb_build_object('at', now(), 'attempt', j.attempt, 'error', 'the worker is gone', 'trace', ''))
+			scheduled_at = CASE WHEN ended THEN j.scheduled_at ELSE now() + least(power(deaths, 4), 3600) * interval '1 second' END,
+			errors = array_append(j.errors, jsonb_build_object('at', now(), 'attempt', j.attempt, 'error', $2::text, 'trace', ''))
 		FROM (
 			SELECT id, metadata ? 'cancel_attempted_at' OR attempt >= max_attempts AS ended,
-				CASE WHEN metadata ? 'cancel_attempted_at' THEN 'cancelled'::river_job_state ELSE 'discarded' END AS state_after
+				CASE WHEN metadata ? 'cancel_attempted_at' THEN 'cancelled'::river_job_state ELSE 'discarded' END AS state_after,
+				1 + (SELECT count(*) FROM unnest(errors) e WHERE e ->> 'error' = $2) AS deaths
 			FROM river_job
 			WHERE state = 'running' AND NOT EXISTS (SELECT FROM job_workers w
 				WHERE w.id = attempted_by[array_upper(attempted_by, 1)] AND w.seen_at > now() - $1 * interval '1 millisecond')
 			FOR UPDATE SKIP LOCKED
-		) gone
-		WHERE j.id = gone.id AND j.state = 'running'
-		RETURNING j.id`, r.cfg.Lease.Milliseconds())
+		) lost
+		WHERE j.id = lost.id AND j.state = 'running'
+		RETURNING j.id`, r.cfg.Lease.Milliseconds(), gone)
 	if err != nil {
 		return fmt.Errorf("rescue: %w", err)
 	}

@@ -73,7 +73,7 @@ func TestTimeout(t *testing.T) {
 	e := b.enqueue(t, note{}, &Options{Timeout: 50 * time.Millisecond, MaxAttempts: 1})
 	b.becomes(t, e, "discarded")
 	require.Equal(t, "context deadline exceeded", one[string](t, b, `SELECT errors[1] ->> 'error' FROM river_job WHERE id = $1`, e.ID))
-	require.Equal(t, Stats{Failed: 1}, n.Stats())
+	require.Equal(t, Stats{Kinds: map[string]KindStats{"note": {Failed: 1}}}, n.Stats())
 }
 
 // While a release is rolled out, what it alone can do waits for its nodes.
@@ -265,7 +265,7 @@ func TestStop(t *testing.T) {
 	require.Equal(t, "available", b.state(t, long))
 	require.Zero(t, one[int](t, b, `SELECT attempt FROM river_job WHERE id = $1`, long.ID), "the attempt does not count")
 	require.Equal(t, "available", b.state(t, late))
-	require.Equal(t, Stats{Worked: 1, Returned: 1}, r.Stats())
+	require.Equal(t, Stats{Returned: 1, Kinds: map[string]KindStats{"note": {Worked: 1}}}, r.Stats())
 	require.Zero(t, one[int](t, b, `SELECT count(*) FROM job_workers`), "it has taken leave")
 
 	// The next node goes on with them.
