@@ -117,6 +117,7 @@ func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core,
 	}
 	if c.jobs != nil {
 		gauge("jobs_running", "Jobs that run on this node.", func() float64 { return float64(c.jobs.Stats().Running) })
+		gauge("jobs_waiting_seconds", "How long the job has been due that is for the longest.", func() float64 { return c.jobs.Stats().Waiting.Seconds() })
 		for kind := range c.jobs.Stats().Kinds {
 			of := func(name, help string, f func(job.KindStats) uint64) {
 				r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

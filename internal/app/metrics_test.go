@@ -40,9 +40,14 @@ func TestMetrics(t *testing.T) {
 	_, body := get(t, "http://"+addr+"/metrics")
 	for _, name := range []string{
 		"sockets", "socket_messages_sent_total", "streams", "stream_events_total", "changelog_lag_seconds", "changelog_reads_total",
-		"pubsub_connected", "pubsub_connections_total", "jobs_running", "jobs_worked_total",
+		"pubsub_connected", "pubsub_connections_total", "jobs_running",
 	} {
 		require.Contains(t, body, "\ngodstack_"+name+" ")
+	}
+	for _, kind := range []string{"send_mail", "follow_up", "clean_up_accounts", "expire_changes", "purge_idempotency_keys"} {
+		for _, name := range []string{"worked", "failed", "removed"} {
+			require.Contains(t, body, "\ngodstack_jobs_"+name+"_total{kind=\""+kind+"\"} ")
+		}
 	}
 	require.Contains(t, body, "\ngo_goroutines ")
 	require.Contains(t, body, "\ngodstack_ready 1\n")

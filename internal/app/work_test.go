@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,6 +36,28 @@ func TestServingAndWorkingApart(t *testing.T) {
 	require.NoError(t, working.Close())
 	_, err := http.Get(local(working) + "/healthz")
 	require.Error(t, err)
+}
+
+// Who signs up is welcomed once the address is confirmed, and asked two days later how it goes, unless they have gone.
+func TestNewcomersAreWelcomedAndFollowedUp(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	join := func(name string) {
+		require.Empty(t, c.on(0).query(t, register, registering(name)).Errors)
+		token := c.mailedToken(t, mail.VerifyEmail, name+"@example.com")
+		c.on(0).must(t, "verifyEmail", `mutation($t: String!) { verifyEmail(token: $t) { expiresAt } }`, map[string]any{"t": token})
+		require.Equal(t, []string{publicURL + "/"}, new(c.mailed(t, mail.Welcome, name+"@example.com")).Links())
+	}
+	join("grace")
+	join("edsger")
+	const due = `river_job WHERE kind = 'follow_up' AND state = 'scheduled' AND scheduled_at BETWEEN created_at + interval '47 h' AND created_at + interval '49 h'`
+	require.Equal(t, 2, c.count(t, due))
+	c.exec(t, `DELETE FROM users WHERE username = 'edsger'`)
+	c.exec(t, `UPDATE river_job SET scheduled_at = now(), state = 'available' WHERE kind = 'follow_up'`)
+	require.Eventually(t, func() bool { return c.count(t, `river_job WHERE kind = 'follow_up' AND state = 'completed'`) == 2 }, patience, 10*time.Millisecond)
+	m := c.mailed(t, mail.FollowUp, "grace@example.com")
+	require.Equal(t, []string{publicURL + "/"}, m.Links())
+	require.Zero(t, c.count(t, `river_job WHERE args ->> 'mail' = 'follow_up' AND id NOT IN (SELECT min(id) FROM river_job WHERE args ->> 'mail' = 'follow_up')`), "one mail")
 }
 
 // What an operator may see in the table of jobs, and in its metadata, has nothing that signs people in.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -76,6 +77,15 @@ func TestMail(t *testing.T) {
 	b.becomes(t, e, "retryable")
 	require.Empty(t, s.sent)
 	require.Error(t, pgx.BeginFunc(t.Context(), b, func(tx pgx.Tx) error { return q.Enqueue(t.Context(), tx, mail.Message{To: "nobody"}) }))
+}
+
+// A mail's own time ends before the job's: an attempt that the job cut short would not say what it waited for.
+func TestMailHasTime(t *testing.T) {
+	t.Parallel()
+	require.Greater(t, sendMail{}.Defaults().Timeout, mail.DefaultTimeout+mail.DefaultReplyTimeout+10*time.Second)
+	b := setup(t)
+	e := b.mail(t, MailQueue{Sealer: secrets(t)})
+	require.Equal(t, fmt.Sprint(sendMail{}.Defaults().Timeout.Milliseconds()), one[string](t, b, `SELECT metadata ->> 'timeout_ms' FROM river_job WHERE id = $1`, e.ID))
 }
 
 func TestMailIsSealed(t *testing.T) {

@@ -83,6 +83,13 @@ type node struct {
 	stop func() error // waits for its end
 }
 
+// counts are its stats but for what the others' jobs do.
+func (n *node) counts() Stats {
+	s := n.Stats()
+	s.Waiting = 0
+	return s
+}
+
 // start starts a node, which ends with the test.
 func (b *bundle) start(t *testing.T, deps Deps, cfg Config) *node {
 	t.Helper()

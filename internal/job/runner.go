@@ -89,6 +89,7 @@ type Runner struct {
 
 	stopping          atomic.Bool
 	running           atomic.Int64
+	waiting           atomic.Int64 // a time.Duration
 	returned, rescued atomic.Uint64
 	kinds             map[string]*counts // by kind; nothing is added once it is made
 }
@@ -98,7 +99,9 @@ type counts struct{ worked, failed, removed atomic.Uint64 }
 
 // Stats are what a Runner has done since it began.
 type Stats struct {
-	Running  int    // jobs at this moment
+	Running int // jobs at this moment
+	// Waiting is for how long the job has been due that is for the longest, of all nodes' jobs, at the last look: one in a third of a lease.
+	Waiting  time.Duration
 	Returned uint64 // attempts that a stop cut short
 	Rescued  uint64 // jobs of nodes that are gone
 	Kinds    map[string]KindStats
@@ -190,7 +193,7 @@ func repeat(args Args, every time.Duration) (*river.PeriodicJob, error) {
 
 // Stats returns what was done.
 func (r *Runner) Stats() Stats {
-	s := Stats{Running: int(r.running.Load()), Returned: r.returned.Load(), Rescued: r.rescued.Load(), Kinds: map[string]KindStats{}}
+	s := Stats{Running: int(r.running.Load()), Waiting: time.Duration(r.waiting.Load()), Returned: r.returned.Load(), Rescued: r.rescued.Load(), Kinds: map[string]KindStats{}}
 	for name, k := range r.kinds {
 		s.Kinds[name] = KindStats{Worked: k.worked.Load(), Failed: k.failed.Load(), Removed: k.removed.Load()}
 	}
@@ -261,6 +264,9 @@ func (r *Runner) watch(ctx context.Context) {
 		if err == nil {
 			err = r.rescue(ctx)
 		}
+		if err == nil {
+			err = r.look(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Logger.ErrorContext(ctx, "look after jobs", "error", err)
 		}
@@ -315,6 +321,20 @@ func (r *Runner) rescue(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("forget nodes that are gone: %w", err)
 	}
+	return nil
+}
+
+// look sees how long jobs wait that are due.
+func (r *Runner) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
+	defer cancel()
+	var waiting time.Duration
+	err := r.pool.QueryRow(ctx, `SELECT coalesce(now() - min(scheduled_at), interval '0') FROM river_job WHERE state = 'available' AND scheduled_at <= now()`).
+		Scan(&waiting)
+	if err != nil {
+		return fmt.Errorf("look how long jobs wait: %w", err)
+	}
+	r.waiting.Store(int64(waiting))
 	return nil
 }
 

@@ -73,7 +73,7 @@ func TestTimeout(t *testing.T) {
 	e := b.enqueue(t, note{}, &Options{Timeout: 50 * time.Millisecond, MaxAttempts: 1})
 	b.becomes(t, e, "discarded")
 	require.Equal(t, "context deadline exceeded", one[string](t, b, `SELECT errors[1] ->> 'error' FROM river_job WHERE id = $1`, e.ID))
-	require.Equal(t, Stats{Kinds: map[string]KindStats{"note": {Failed: 1}}}, n.Stats())
+	require.Equal(t, Stats{Kinds: map[string]KindStats{"note": {Failed: 1}}}, n.counts())
 }
 
 // While a release is rolled out, what it alone can do waits for its nodes.
@@ -151,6 +151,53 @@ func TestAKilledWorkersJobIsWorkedAgain(t *testing.T) {
 			require.EqualValues(t, 2, n.Stats().Rescued)
 		})
 	}
+}
+
+// What has lost workers waits by how many those were, and what the server of a mail refused, say, does not count.
+func TestRescueWaitsByDeaths(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	lost := func(deaths int) Enqueued {
+		e := b.enqueue(t, note{}, nil)
+		b.exec(t, `UPDATE river_job SET state = 'running', attempt = 9, attempted_at = now(), attempted_by = '{nobody}', errors =
+			array_fill('{"at": "2026-01-02T03:04:05Z", "attempt": 1, "error": "refused", "trace": ""}'::jsonb, ARRAY[8 - $2::int]) ||
+			array_fill('{"at": "2026-01-02T03:04:05Z", "attempt": 1, "error": "the worker is gone", "trace": ""}'::jsonb, ARRAY[$2::int])
+			WHERE id = $1`, e.ID, deaths)
+		return e
+	}
+	wants := map[Enqueued]float64{lost(1): 16, lost(3): 256, lost(8): 3600}
+	first := lost(0)
+	b.work(t, func(context.Context, note) error { return nil })
+	for e, want := range wants {
+		b.becomes(t, e, "available")
+		require.InDelta(t, want, one[float64](t, b, `SELECT extract(epoch FROM scheduled_at - now())::float8 FROM river_job WHERE id = $1`, e.ID), want/2)
+	}
+	b.becomes(t, first, "completed")
+	require.Equal(t, 10, one[int](t, b, `SELECT attempt FROM river_job WHERE id = $1`, first.ID))
+}
+
+// How long jobs wait is seen by whoever works others.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.work(t, func(context.Context, note) error { return nil })
+	e := b.enqueue(t, patient{}, nil) // which nobody knows
+	b.exec(t, `UPDATE river_job SET scheduled_at = now() - interval '1 hour'`)
+	later := b.enqueue(t, patient{}, &Options{At: time.Now().Add(time.Hour)})
+	eventually(t, func() bool { return n.Stats().Waiting > 59*time.Minute }, "it is seen")
+	require.Less(t, n.Stats().Waiting, 61*time.Minute)
+	b.exec(t, `DELETE FROM river_job WHERE id = $1`, e.ID)
+	eventually(t, func() bool { return n.Stats().Waiting == 0 }, "nothing waits")
+	require.Equal(t, "scheduled", b.state(t, later))
+}
+
+func TestAPanicIsAFailure(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := b.work(t, func(context.Context, note) error { panic("at the disco") })
+	e := b.enqueue(t, note{}, &Options{MaxAttempts: 1})
+	b.becomes(t, e, "discarded")
+	require.Equal(t, Stats{Kinds: map[string]KindStats{"note": {Failed: 1}}}, n.counts())
 }
 
 // However long it has run, by any clock.
@@ -265,7 +312,7 @@ func TestStop(t *testing.T) {
 	require.Equal(t, "available", b.state(t, long))
 	require.Zero(t, one[int](t, b, `SELECT attempt FROM river_job WHERE id = $1`, long.ID), "the attempt does not count")
 	require.Equal(t, "available", b.state(t, late))
-	require.Equal(t, Stats{Returned: 1, Kinds: map[string]KindStats{"note": {Worked: 1}}}, r.Stats())
+	require.Equal(t, Stats{Returned: 1, Kinds: map[string]KindStats{"note": {Worked: 1}}}, r.counts())
 	require.Zero(t, one[int](t, b, `SELECT count(*) FROM job_workers`), "it has taken leave")
 
 	// The next node goes on with them.
