@@ -219,7 +219,7 @@ func (s Stats) Failed() (n uint64) {
 // Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and five seconds. It is called once. What cannot begin
 // is an error.
 func (r *Runner) Run(ctx context.Context) error {
-	if err := r.beat(ctx); err != nil { // before the first job is fetched
+	if err := r.beat(ctx, r.cfg.Lease); err != nil { // before the first job is fetched
 		return fmt.Errorf("job: say that this node lives: %w", err)
 	}
 	background := context.WithoutCancel(ctx)
@@ -260,7 +260,7 @@ func (r *Runner) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		err := r.beat(ctx)
+		err := r.beat(ctx, r.cfg.Lease/3) // in time for the next one
 		if err == nil {
 			err = r.rescue(ctx)
 		}
@@ -273,9 +273,9 @@ func (r *Runner) watch(ctx context.Context) {
 	}
 }
 
-// beat says that this node lives, by the database's clock. It gives up in time for the next one.
-func (r *Runner) beat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease/3)
+// beat says that this node lives, by the database's clock.
+func (r *Runner) beat(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, err := r.pool.Exec(ctx, `INSERT INTO job_workers (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = now()`, r.client.ID())
 	return err

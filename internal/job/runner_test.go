@@ -216,7 +216,7 @@ func TestALiveWorkersJobIsLeftAlone(t *testing.T) {
 	b.exec(t, `UPDATE river_job SET attempted_at = now() - interval '23 hours'`)
 	since := one[time.Time](t, b, `SELECT now()`)
 	eventually(t, func() bool {
-		return one[bool](t, b, `SELECT count(*) = 2 AND min(seen_at) > $1::timestamptz + 5 * $2::interval FROM job_workers`, since, lease)
+		return one[bool](t, b, `SELECT count(*) = 2 AND min(seen_at) > $1::timestamptz + 2 * $2::interval FROM job_workers`, since, lease)
 	}, "both look a few times")
 	close(end)
 	b.becomes(t, e, "completed")
