@@ -10,7 +10,8 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /godstack /godstack
 USER 65532:65532
-# Whoever runs it gives DATABASE_URL, PUBLIC_URL, JWT_KEYS and SECRET_KEYS, and TRUSTED_PROXIES behind a proxy: docs/configuration.md.
+# Whoever runs it gives DATABASE_URL, PUBLIC_URL, JWT_KEYS, SECRET_KEYS, SMTP_URL and MAIL_FROM, and TRUSTED_PROXIES behind a proxy:
+# docs/configuration.md.
 ENV ENV=production ADDR=0.0.0.0:8080
 EXPOSE 8080
 # Whether it runs, not whether the database does: who starts again what is not healthy would start it in vain.
