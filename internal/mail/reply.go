@@ -58,7 +58,7 @@ const (
 func redact(text, to string) string {
 	local, host, _ := strings.Cut(strings.ToLower(to), "@")
 	var words []string
-	for _, word := range strings.FieldsSeq(text) {
+	for word := range strings.FieldsSeq(text) {
 		bare := strings.ToLower(strings.Trim(word, `.,:;!?()[]{}'"`))
 		secret := strings.ContainsAny(bare, "@/=?&%_<>#\\`") || len(word) > longestWord || bare == local || bare == host
 		if !secret {
