@@ -68,8 +68,11 @@ func (c Config) elsewhere() string {
 }
 
 // newSender returns what mails are sent by: the server that the configuration names; box, which keeps them, where it names none in
-// development; or nothing.
+// development; or nothing. Whatever process sends mails has one, and so checks what is needed for it.
 func newSender(cfg Config, box *mail.Recorder) (mail.Sender, error) {
+	if err := cfg.checkMail(); err != nil {
+		return nil, err
+	}
 	switch {
 	case cfg.Outbox != nil:
 		return cfg.Outbox, nil

@@ -44,7 +44,12 @@ func TestProductionSaysHowMailIsSent(t *testing.T) {
 	}
 	cfg := settings(Config{DatabaseURL: dbtest.URL(t)})
 	cfg.SMTPURL = ""
-	_, err := Start(t.Context(), cfg)
+	for _, role := range []Role{RoleAll, RoleServe, RoleWork} {
+		cfg.Role = role
+		_, err := Start(t.Context(), cfg)
+		require.EqualError(t, err, "SMTP_URL: required in production; none, where no mail is to be sent", role)
+	}
+	_, err := CreateUser(t.Context(), cfg, NewUser{})
 	require.EqualError(t, err, "SMTP_URL: required in production; none, where no mail is to be sent")
 	start(t, Config{DatabaseURL: cfg.DatabaseURL, SMTPURL: server, MailFrom: from})
 }
@@ -60,11 +65,16 @@ func TestWhatMailsAreSentBy(t *testing.T) {
 		{NoMail, mail.Discard{}},
 		{"smtps://smtp.example.com", &mail.SMTP{}},
 	} {
-		s, err := newSender(Config{SMTPURL: c.url, MailFrom: "noreply@example.com"}, &box)
+		s, err := newSender(Config{SMTPURL: c.url, MailFrom: "noreply@example.com", Development: c.url == ""}, &box)
 		require.NoError(t, err)
 		require.IsType(t, c.is, s)
 	}
 	require.NoError(t, mail.Discard{}.Send(t.Context(), mail.Message{}))
+	for _, wrong := range []Config{{}, {SMTPURL: "smtp://localhost"}, {SMTPURL: "localhost", MailFrom: "noreply@example.com"}} {
+		_, err := newSender(wrong, &box)
+		require.Equal(t, wrong.checkMail(), err)
+		require.Error(t, err)
+	}
 }
 
 // The mailbox says where mails are that do not come to it.

@@ -4,7 +4,8 @@
 //   - A job exists if the write that enqueued it is committed, and only then (TestEnqueueIsOfTheTransaction); outside a transaction
 //     [Enqueue] is an error that says so (TestEnqueueOutsideATransaction).
 //   - A job is worked at least once. One whose worker is gone, killed in the middle of it, is given to another within two minutes, however
-//     long its timeout (TestAKilledWorkersJobIsWorkedAgain); one whose worker lives is left alone (TestALiveWorkersJobIsLeftAlone).
+//     long its timeout (TestAKilledWorkersJobIsWorkedAgain), and later where it has lost several (TestRescueWaitsByDeaths); one whose worker
+//     lives is left alone (TestALiveWorkersJobIsLeftAlone), unless it never reached it (TestALostFetchIsMadeUpFor).
 //   - Of jobs of a kind with one key, one at a time waits or runs, also where many nodes enqueue at once (TestKey).
 //   - A job that fails is tried again, later each time, as often as its options say, and then kept for a look (TestRetry).
 //   - A periodic job runs once a period for all nodes together, also where another takes over (TestPeriodicOnTwoNodes).

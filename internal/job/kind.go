@@ -122,9 +122,11 @@ func (w *worker[T]) Work(ctx context.Context, j *river.Job[T]) error {
 	r := w.runner
 	c := r.kinds[j.Kind]
 	r.running.Add(1)
+	r.begins(j.ID)
 	panicked := true
 	defer func() {
 		r.running.Add(-1)
+		r.ends(j.ID)
 		if panicked {
 			c.failed.Add(1)
 		}

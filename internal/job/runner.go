@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +95,30 @@ type Runner struct {
 	waiting           atomic.Int64 // a time.Duration
 	returned, rescued atomic.Uint64
 	kinds             map[string]*counts // by kind; nothing is added once it is made
+
+	mu   sync.Mutex
+	mine map[int64]time.Time // jobs that run here, and when those ended that have of late; protected by mu
+}
+
+// begins and ends say that a job does, here.
+func (r *Runner) begins(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mine[id] = time.Time{}
+}
+
+func (r *Runner) ends(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mine[id] = time.Now()
+}
+
+// own returns the jobs that run here, and those of which it may not have been written down yet that they have ended.
+func (r *Runner) own() []int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.mine, func(_ int64, ended time.Time) bool { return !ended.IsZero() && time.Since(ended) > 2*r.cfg.Lease })
+	return slices.AppendSeq([]int64{}, maps.Keys(r.mine))
 }
 
 // counts are what came of attempts at jobs of a kind.
@@ -124,7 +151,7 @@ func NewRunner(pool *pgxpool.Pool, deps Deps, cfg *Config) (_ *Runner, err error
 		return nil, err
 	}
 	deps.Pool = pool
-	r := &Runner{cfg: c, pool: pool, deps: &deps, kinds: map[string]*counts{}}
+	r := &Runner{cfg: c, pool: pool, deps: &deps, kinds: map[string]*counts{}, mine: map[int64]time.Time{}}
 	workers := river.NewWorkers()
 	var repeated []*river.PeriodicJob
 	for _, k := range c.Kinds {
@@ -284,7 +311,8 @@ func (r *Runner) beat(ctx context.Context, patience time.Duration) error {
 // gone is the error of an attempt whose worker has not been heard of for a lease.
 const gone = "the worker is gone"
 
-// rescue gives jobs back to the queue whose worker has not been heard of for a lease, or ends those that have no attempt left. One that has
+// rescue gives jobs back to the queue whose worker has not been heard of for a lease, or ends those that have no attempt left. So it does with
+// those that this node is said to have and does not know of: it fetched them, and the connection broke before they came. One that has
 // lost a worker before has to wait, longer each time: it may be what kills them.
 func (r *Runner) rescue(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
@@ -300,12 +328,13 @@ func (r *Runner) rescue(ctx context.Context) error {
 				CASE WHEN metadata ? 'cancel_attempted_at' THEN 'cancelled'::river_job_state ELSE 'discarded' END AS state_after,
 				1 + (SELECT count(*) FROM unnest(errors) e WHERE e ->> 'error' = $2) AS deaths
 			FROM river_job
-			WHERE state = 'running' AND NOT EXISTS (SELECT FROM job_workers w
-				WHERE w.id = attempted_by[array_upper(attempted_by, 1)] AND w.seen_at > now() - $1 * interval '1 millisecond')
+			WHERE state = 'running' AND (NOT EXISTS (SELECT FROM job_workers w
+					WHERE w.id = attempted_by[array_upper(attempted_by, 1)] AND w.seen_at > now() - $1 * interval '1 millisecond')
+				OR attempted_by[array_upper(attempted_by, 1)] = $3 AND attempted_at < now() - $1 * interval '1 millisecond' AND id <> ALL ($4))
 			FOR UPDATE SKIP LOCKED
 		) lost
 		WHERE j.id = lost.id AND j.state = 'running'
-		RETURNING j.id`, r.cfg.Lease.Milliseconds(), gone)
+		RETURNING j.id`, r.cfg.Lease.Milliseconds(), gone, r.client.ID(), r.own())
 	if err != nil {
 		return fmt.Errorf("rescue: %w", err)
 	}

@@ -153,6 +153,32 @@ func TestAKilledWorkersJobIsWorkedAgain(t *testing.T) {
 	}
 }
 
+// A job that a node has fetched and never got, as the connection broke, is found out about while the node lives.
+func TestALostFetchIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	began, end := make(chan struct{}, 2), make(chan struct{})
+	n := b.work(t, func(_ context.Context, x note) error {
+		if x.Text == "long" {
+			began <- struct{}{}
+			<-end
+		}
+		return nil
+	})
+	long := b.enqueue(t, note{"long"}, &Options{Timeout: time.Hour})
+	receive(t, began)
+	e := b.enqueue(t, note{"lost"}, &Options{At: time.Now().Add(time.Hour)})
+	b.exec(t, `UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 minute', attempted_by = ARRAY[$2] WHERE id = $1`,
+		e.ID, n.client.ID())
+	b.exec(t, `UPDATE river_job SET attempted_at = now() - interval '1 hour' WHERE id = $1`, long.ID)
+	b.becomes(t, e, "completed")
+	require.EqualValues(t, 1, n.Stats().Rescued)
+	require.Equal(t, "running", b.state(t, long), "it knows of that")
+	close(end)
+	b.becomes(t, long, "completed")
+	require.Empty(t, began)
+}
+
 // What has lost workers waits by how many those were, and what the server of a mail refused, say, does not count.
 func TestRescueWaitsByDeaths(t *testing.T) {
 	t.Parallel()
