@@ -333,11 +333,29 @@ func manySignInAtOnce(t *testing.T, bin string) {
 	addr := begin(t, cmd)()
 	before := peakMemory(t, cmd.Process.Pid)
 	began := time.Now()
-	var all sync.WaitGroup
+	var (
+		all   sync.WaitGroup
+		again atomic.Int64
+	)
+	// 200 hashes are some six seconds of a processor. Where others have it, they take longer than an operation may, and those who are told so
+	// come again: nobody is refused for good.
+	unavailable := func(a answer) bool { return len(a.Errors) == 1 && a.Errors[0].Extensions["code"] == "UNAVAILABLE" }
 	for i := range logins {
 		all.Go(func() {
 			c := client{addr: addr, from: fmt.Sprintf("192.0.2.%d", i)}
-			a, err := c.ask(login, map[string]any{"login": names[i%users], "password": app.SeedPassword})
+			var (
+				a   answer
+				err error
+			)
+			for {
+				a, err = c.ask(login, map[string]any{"login": names[i%users], "password": app.SeedPassword})
+				if err != nil || !unavailable(a) || time.Since(began) > 3*time.Minute {
+					break
+				}
+				again.Add(1)
+				after, _ := a.Errors[0].Extensions["retryAfter"].(float64)
+				<-time.After(time.Duration(max(after, 1) * float64(time.Second)))
+			}
 			if err != nil || len(a.Errors) > 0 || a.Data["login"]["accessToken"] == nil {
 				t.Errorf("login %d: %v, %v", i, a.Errors, err)
 			}
@@ -345,7 +363,8 @@ func manySignInAtOnce(t *testing.T, bin string) {
 	}
 	all.Wait()
 	grown := peakMemory(t, cmd.Process.Pid) - before
-	t.Logf("%d logins at once in %s; memory grew by %d MiB at the peak, from %d MiB", logins, time.Since(began).Round(time.Millisecond), grown>>20, before>>20)
+	t.Logf("%d logins at once in %s, %d times told to come again; memory grew by %d MiB at the peak, from %d MiB",
+		logins, time.Since(began).Round(time.Millisecond), again.Load(), grown>>20, before>>20)
 	require.Less(t, grown, int64(logins)*19<<20/4, "a quarter of what all hashes would take")
 }
 
