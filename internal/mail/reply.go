@@ -60,7 +60,7 @@ func redact(text, to string) string {
 	var words []string
 	for word := range strings.FieldsSeq(text) {
 		bare := strings.ToLower(strings.Trim(word, `.,:;!?()[]{}'"`))
-		secret := strings.ContainsAny(bare, "@/=?&%_<>#\\`") || len(word) > longestWord || bare == local || bare == host
+		secret := strings.ContainsAny(bare, "@/=?&%_<>#\\`") || len(word) > longestWord || bare != "" && (bare == local || bare == host)
 		if !secret {
 			words = append(words, word)
 		} else if len(words) == 0 || words[len(words)-1] != leftOut {

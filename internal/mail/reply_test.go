@@ -96,6 +96,7 @@ func TestRedact(t *testing.T) {
 	} {
 		require.Equal(t, want, redact(text, "Ada.Lovelace@example.com"), text)
 	}
+	require.Equal(t, "5.7.8 no ! to […]", redact("5.7.8 no ! to ada@example.com", ""), "where there is no recipient")
 	long := redact(strings.Repeat("word ", 1000), "a@b.test")
 	require.Len(t, []rune(long), longestReply)
 }

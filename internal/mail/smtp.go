@@ -224,14 +224,53 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return &SendError{Kind: m.Kind, Permanent: true, Err: err}
 	}
-	step, err := s.deliver(ctx, m.To, content)
+	ctx, clock, cancel := s.limit(ctx)
+	defer cancel()
+	step, err := s.deliver(ctx, clock, m.To, content)
 	if err == nil {
 		return nil
 	}
-	e := &SendError{Kind: m.Kind, Step: step, Err: err, Permanent: errors.Is(err, errNeedsUTF8)}
+	return failed(ctx, m.Kind, m.To, step, err)
+}
+
+// Check connects to the server and says who we are, with TLS and signing in as for a mail, and sends none. Errors are of type [SendError].
+func (s *SMTP) Check(ctx context.Context) error {
+	ctx, _, cancel := s.limit(ctx)
+	defer cancel()
+	c, step, err := s.open(ctx)
+	if err != nil {
+		return failed(ctx, "check", "", step, err)
+	}
+	defer c.hangUp()
+	c.goodbye()
+	return nil
+}
+
+// limit returns a context that ends after Timeout, unless the clock is set anew.
+func (s *SMTP) limit(ctx context.Context) (context.Context, *time.Timer, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	clock := time.AfterFunc(s.timeout, func() { cancel(context.DeadlineExceeded) })
+	return ctx, clock, func() {
+		clock.Stop()
+		cancel(nil)
+	}
+}
+
+// failed is the error of a step.
+func failed(ctx context.Context, kind, to, step string, err error) *SendError {
+	e := &SendError{Kind: kind, Step: step, Err: err}
 	if reply, ok := errors.AsType[*textproto.Error](err); ok {
 		e.Code, e.Status, e.Permanent = reply.Code, statusOf(reply), isPermanent(step, reply)
-		e.Err = &textproto.Error{Code: reply.Code, Msg: redact(reply.Msg, m.To)}
+		e.Err = &textproto.Error{Code: reply.Code, Msg: redact(reply.Msg, to)}
+		return e
+	}
+	switch {
+	case ctx.Err() == nil:
+		e.Permanent = errors.Is(err, errNeedsUTF8)
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded): // and not that the connection was closed because of it
+		e.Err = context.DeadlineExceeded
+	default:
+		e.Err = ctx.Err()
 	}
 	return e
 }
@@ -292,55 +331,14 @@ const quitTimeout = time.Second
 
 var errNeedsUTF8 = errors.New("the address is not ASCII, and the server has no SMTPUTF8")
 
-// deliver connects, says who we are, and hands over a mail. It returns the step that failed.
-func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step string, err error) {
-	outer := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	clock := time.AfterFunc(s.timeout, func() { cancel(context.DeadlineExceeded) })
-	defer clock.Stop()
-	defer func() {
-		if _, replied := errors.AsType[*textproto.Error](err); err != nil && !replied && ctx.Err() != nil {
-			err = cmp.Or(outer.Err(), context.Cause(ctx)) // and not that the connection was closed because of it
-		}
-	}()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)))
+// deliver connects, says who we are, and hands over a mail. It returns the step that failed. The clock is set anew at the mail's end.
+func (s *SMTP) deliver(ctx context.Context, clock *time.Timer, to string, content []byte) (step string, err error) {
+	c, step, err := s.open(ctx)
 	if err != nil {
-		return stepConnect, err
+		return step, err
 	}
-	defer func() { _ = conn.Close() }()
-	// The library reads and writes without a context.
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-
-	stream := conn
-	if s.server.Security == ImplicitTLS {
-		encrypted := tls.Client(conn, s.tls)
-		if err := encrypted.HandshakeContext(ctx); err != nil {
-			return stepConnect, err
-		}
-		stream = encrypted
-	}
-	c, err := smtp.NewClient(stream, s.server.Host)
-	if err != nil {
-		return stepGreeting, err
-	}
-	if err := c.Hello(domain(s.from.Address)); err != nil {
-		return stepGreeting, err
-	}
-	if s.server.Security == StartTLS {
-		if ok, _ := c.Extension("STARTTLS"); !ok {
-			return stepTLS, errors.New("the server does not offer it; tls=none in the address would do without")
-		}
-		if err := c.StartTLS(s.tls); err != nil {
-			return stepTLS, err
-		}
-	}
-	if s.server.User != "" {
-		if err := s.authenticate(c); err != nil {
-			return stepAuth, err
-		}
-	}
-	if step, err := s.envelope(c, to); err != nil {
+	defer c.hangUp()
+	if step, err := s.envelope(c.Client, to); err != nil {
 		return step, err
 	}
 	w, err := c.Data()
@@ -354,9 +352,73 @@ func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step str
 	if err := w.Close(); err != nil {
 		return stepContent, err
 	}
-	_ = conn.SetDeadline(time.Now().Add(quitTimeout))
-	_ = c.Quit() // the mail is the server's now, whatever comes
+	c.goodbye() // the mail is the server's now, whatever comes
 	return "", nil
+}
+
+// connection is one to a server that knows who we are.
+type connection struct {
+	*smtp.Client
+	conn   net.Conn
+	hangUp func() // closes it
+}
+
+// goodbye ends what was said. After a mail that was not handed over whole it is not said: the library would say the mail's end before it.
+func (c *connection) goodbye() {
+	_ = c.conn.SetDeadline(time.Now().Add(quitTimeout))
+	_ = c.Quit()
+}
+
+// open connects and says who we are. After an error, step is what failed, and there is nothing to hang up.
+func (s *SMTP) open(ctx context.Context) (c *connection, step string, err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)))
+	if err != nil {
+		return nil, stepConnect, err
+	}
+	// The library reads and writes without a context.
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	hangUp := func() {
+		unhook()
+		_ = conn.Close()
+	}
+	client, step, err := s.introduce(ctx, conn)
+	if err != nil {
+		hangUp()
+		return nil, step, err
+	}
+	return &connection{client, conn, hangUp}, "", nil
+}
+
+// introduce says who we are on a connection, over TLS where there is to be some.
+func (s *SMTP) introduce(ctx context.Context, conn net.Conn) (c *smtp.Client, step string, err error) {
+	stream := conn
+	if s.server.Security == ImplicitTLS {
+		encrypted := tls.Client(conn, s.tls)
+		if err := encrypted.HandshakeContext(ctx); err != nil {
+			return nil, stepConnect, err
+		}
+		stream = encrypted
+	}
+	if c, err = smtp.NewClient(stream, s.server.Host); err != nil {
+		return nil, stepGreeting, err
+	}
+	if err := c.Hello(domain(s.from.Address)); err != nil {
+		return nil, stepGreeting, err
+	}
+	if s.server.Security == StartTLS {
+		if ok, _ := c.Extension("STARTTLS"); !ok {
+			return nil, stepTLS, errors.New("the server does not offer it; tls=none in the address would do without")
+		}
+		if err := c.StartTLS(s.tls); err != nil {
+			return nil, stepTLS, err
+		}
+	}
+	if s.server.User != "" {
+		if err := s.authenticate(c); err != nil {
+			return nil, stepAuth, err
+		}
+	}
+	return c, "", nil
 }
 
 // envelope says who a mail is from and for. Servers that know SMTPUTF8 are asked for it where an address is not ASCII and not otherwise:
