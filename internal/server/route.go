@@ -23,6 +23,15 @@ func (s *Server) route(next http.Handler) http.Handler {
 	})
 }
 
+// Identify says in the log and in the trace who sends the request that ctx belongs to.
+func Identify(ctx context.Context, v viewer.Viewer) { requestFrom(ctx).user = v.ID }
+
+// Explain returns what a client may be told of an error, and the status to tell it with.
+func Explain(ctx context.Context, err error) (status int, e *record.Error) {
+	e = translate(ctx, err)
+	return statusOf(e.Code), e
+}
+
 // flowing is an answer that may take as long as it likes, as an export does, while each piece of it goes out within a
 // time.
 type flowing struct {
