@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -69,6 +70,11 @@ func (p *Pages) routes() {
 	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, http.StatusNotFound, "There is no such page.")
 	})
+}
+
+// link is an address of ours with a query, which a template would take for one value.
+func link(to string, q url.Values) template.URL {
+	return template.URL(home + to + "?" + q.Encode()) // which is encoded
 }
 
 // account is the id in the address.
@@ -145,7 +151,7 @@ type usersPage struct {
 	Filter   auth.AccountFilter
 	Roles    []string
 	Accounts []*auth.Account
-	Next     string // the query of the next page; "" where there is none
+	Next     template.URL // the next page; "" where there is none
 }
 
 func (p *Pages) users(w http.ResponseWriter, r *http.Request) {
@@ -162,7 +168,7 @@ func (p *Pages) users(w http.ResponseWriter, r *http.Request) {
 	if len(list) > pageSize {
 		list = list[:pageSize]
 		q.Set("after", list[pageSize-1].Username)
-		page.Next = q.Encode()
+		page.Next = link("/users", q)
 	}
 	page.Accounts = list
 	p.render(w, http.StatusOK, "users", page)
@@ -210,8 +216,8 @@ type eventsPage struct {
 	Names, Severities    []string
 	Problem              string
 	Events               []*auth.Event
-	Export               string // the query of an export of all of them
-	Next                 string // as in usersPage
+	CSV, JSON            template.URL // exports of all of them
+	Next                 template.URL // as in usersPage
 }
 
 func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
@@ -238,7 +244,7 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 		filter.User = a.ID.UUID
 		export.Set("user", a.ID.String())
 	}
-	page.Export = export.Encode()
+	page.CSV, page.JSON = link("/security-events.csv", export), link("/security-events.jsonl", export)
 	before, _ := record.ParseID(q.Get("before")) // what is none is the beginning
 	list, err := p.deps.Accounts.Events(r.Context(), filter, before, pageSize+1)
 	if err != nil {
@@ -248,7 +254,7 @@ func (p *Pages) events(w http.ResponseWriter, r *http.Request) {
 	if len(list) > pageSize {
 		list = list[:pageSize]
 		q.Set("before", list[pageSize-1].ID.String())
-		page.Next = q.Encode()
+		page.Next = link("/events", q)
 	}
 	page.Events = list
 	p.render(w, http.StatusOK, "events", page)

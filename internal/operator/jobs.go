@@ -22,13 +22,13 @@ var jobEvents = map[job.Action]string{
 
 // serveJobs has River answer an administrator.
 func (p *Pages) serveJobs(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Security-Policy", jobsPolicy)
+	w.Header().Set("Content-Security-Policy", jobsPolicy)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		cached := "no-store"
 		if strings.HasPrefix(r.URL.Path, jobs+"/assets/") { // their names have a hash of what is in them
-			h.Set("Cache-Control", "private, max-age=31536000, immutable")
+			cached = "private, max-age=31536000, immutable"
 		}
-		p.jobs.ServeHTTP(w, r)
+		p.jobs.ServeHTTP(&stored{ResponseWriter: w, cacheControl: cached}, r)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJobs))
@@ -57,6 +57,30 @@ func (p *Pages) serveJobs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer.writeTo(w)
+}
+
+// stored says how long an answer may be kept, whatever its handler says: a file server takes that back where it has no such file.
+type stored struct {
+	http.ResponseWriter
+	cacheControl string
+	written      bool
+}
+
+func (w *stored) WriteHeader(status int) {
+	h := w.Header()
+	h.Set("Cache-Control", w.cacheControl)
+	if strings.HasPrefix(h.Get("Content-Type"), "text/html") { // which River has for every name that it does not know
+		h.Set("Cache-Control", "no-store")
+	}
+	w.written = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *stored) Write(b []byte) (int, error) {
+	if !w.written {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
 }
 
 // errRefused takes back what an answer says was not done.
