@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -33,7 +34,7 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 			err = errors.Join(err, core.close())
 		}
 	}()
-	services := append(core.services, db.watch()...)
+	services := slices.Concat(core.services, db.watch())
 	ready := func(ctx context.Context) error {
 		if err := db.ready(ctx); err != nil {
 			return err

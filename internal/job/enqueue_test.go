@@ -109,13 +109,15 @@ func TestKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var (
-		wg  sync.WaitGroup
-		all = make([]Enqueued, 12)
+		wg   sync.WaitGroup
+		all  = make([]Enqueued, 12)
+		errs = make([]error, len(all))
 	)
 	for i := range all {
-		wg.Go(func() { all[i] = b.enqueue(t, note{}, &Options{Key: "k"}) })
+		wg.Go(func() { all[i], errs[i] = b.tryEnqueue(t.Context(), note{}, &Options{Key: "k"}) })
 	}
 	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
 	made := 0
 	for _, e := range all {
 		require.Equal(t, all[0].ID, e.ID)
@@ -133,13 +135,18 @@ func TestKey(t *testing.T) {
 	require.NoError(t, err)
 	first, err := EnqueueTx(t.Context(), tx, note{}, &Options{Key: "undone"})
 	require.NoError(t, err)
-	second := make(chan Enqueued)
-	go func() { second <- b.enqueue(t, note{}, &Options{Key: "undone"}) }()
+	second, failed := make(chan Enqueued, 1), make(chan error, 1)
+	go func() {
+		e, err := b.tryEnqueue(t.Context(), note{}, &Options{Key: "undone"})
+		second <- e
+		failed <- err
+	}()
 	eventually(t, func() bool {
 		return one[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
 	}, "the second waits")
 	require.NoError(t, tx.Rollback(t.Context()))
 	e := receive(t, second)
+	require.NoError(t, receive(t, failed))
 	require.False(t, e.Duplicate)
 	require.NotEqual(t, first.ID, e.ID)
 

@@ -63,11 +63,18 @@ func setup(t *testing.T) *bundle {
 // enqueue enqueues in a transaction of its own.
 func (b *bundle) enqueue(t *testing.T, args Args, o *Options) (e Enqueued) {
 	t.Helper()
-	require.NoError(t, pgx.BeginFunc(t.Context(), b, func(tx pgx.Tx) (err error) {
-		e, err = EnqueueTx(t.Context(), tx, args, o)
-		return err
-	}))
+	e, err := b.tryEnqueue(t.Context(), args, o)
+	require.NoError(t, err)
 	return e
+}
+
+// tryEnqueue is enqueue for goroutines that are not the test's.
+func (b *bundle) tryEnqueue(ctx context.Context, args Args, o *Options) (e Enqueued, err error) {
+	err = pgx.BeginFunc(ctx, b, func(tx pgx.Tx) (err error) {
+		e, err = EnqueueTx(ctx, tx, args, o)
+		return err
+	})
+	return e, err
 }
 
 // node is a runner that runs.

@@ -2,9 +2,9 @@
 // River's pages of jobs.
 //
 // Guarantees:
-//   - They are for administrators alone, who sign in as everywhere, second factor included (app.TestOperatorPagesAreForAdministrators,
-//     app.TestOperatorsSignInBySecondFactor). Who is
-//     signed out, demoted or locked is refused as soon as the API refuses them (app.TestOperatorsAccessEnds).
+//   - They are for administrators alone (app.TestOperatorPagesAreForAdministrators), who sign in as everywhere, second factor included
+//     (app.TestOperatorsSignInBySecondFactor). Who is signed out, demoted or locked is refused as soon as the API refuses them
+//     (app.TestOperatorsAccessEnds).
 //   - Nothing is changed by a page of another origin, also one that may use the API (app.TestOperatorPagesOfOtherOrigins), nor by GET.
 //   - Each change leaves a security event with who did it, in the transaction of the change (app.TestOperatorsAreRecorded,
 //     app.TestOperatorsJobs).
