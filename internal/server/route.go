@@ -19,7 +19,7 @@ func (s *Server) route(next http.Handler) http.Handler {
 			s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 			return
 		}
-		next.ServeHTTP(&flowing{ResponseWriter: w, timeout: s.writeTimeout}, r.WithContext(ctx))
+		next.ServeHTTP(s.flow(w), r.WithContext(ctx))
 	})
 }
 
@@ -38,6 +38,10 @@ type flowing struct {
 	http.ResponseWriter
 	timeout  time.Duration
 	extended time.Time
+}
+
+func (s *Server) flow(w http.ResponseWriter) *flowing {
+	return &flowing{ResponseWriter: w, timeout: s.writeTimeout}
 }
 
 func (w *flowing) Write(p []byte) (int, error) {

@@ -207,7 +207,7 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 		s.mux.Handle(pattern, s.limited(s.route(h)))
 	}
 	for pattern, h := range deps.Guarded {
-		s.mux.Handle(pattern, s.limited(h))
+		s.mux.Handle(pattern, s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(s.flow(w), r) })))
 	}
 	for pattern, h := range deps.Pages {
 		s.mux.Handle(pattern, h)
