@@ -39,12 +39,13 @@ var mayImport = map[string][]string{
 	"internal/auth": {
 		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/viewer",
 	},
-	"internal/job":    {"ent/", "internal/changelog", "internal/mail", "internal/record"},
-	"graph":           {"ent/", "internal/auth", "internal/job", "internal/record", "internal/viewer"},
-	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry"},
+	"internal/job":      {"ent/", "internal/changelog", "internal/mail", "internal/record"},
+	"graph":             {"ent/", "internal/auth", "internal/job", "internal/record", "internal/viewer"},
+	"internal/operator": {"internal/auth", "internal/job", "internal/record", "internal/viewer"},
+	"internal/server":   {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/job", "internal/mail",
-		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/viewer", "migrations", "web",
+		"internal/operator", "internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/viewer", "migrations", "web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

@@ -6174,6 +6174,7 @@ type UserMutation struct {
 	role                   *user.Role
 	email_verified_at      *time.Time
 	totp_confirmed_at      *time.Time
+	locked_at              *time.Time
 	password_hash          *string
 	clearedFields          map[string]struct{}
 	owned_threads          map[uuid.UUID]struct{}
@@ -6475,6 +6476,33 @@ func (m *UserMutation) TotpConfirmedAtCleared() bool {
 func (m *UserMutation) ResetTotpConfirmedAt() {
 	m.totp_confirmed_at = nil
 	delete(m.clearedFields, user.FieldTotpConfirmedAt)
+}
+
+func (m *UserMutation) SetLockedAt(t time.Time) {
+	m.locked_at = &t
+}
+
+func (m *UserMutation) LockedAt() (r time.Time, exists bool) {
+	v := m.locked_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+func (m *UserMutation) ClearLockedAt() {
+	m.locked_at = nil
+	m.clearedFields[user.FieldLockedAt] = struct{}{}
+}
+
+func (m *UserMutation) LockedAtCleared() bool {
+	_, ok := m.clearedFields[user.FieldLockedAt]
+	return ok
+}
+
+func (m *UserMutation) ResetLockedAt() {
+	m.locked_at = nil
+	delete(m.clearedFields, user.FieldLockedAt)
 }
 
 func (m *UserMutation) SetPasswordHash(s string) {
@@ -6905,7 +6933,7 @@ func (m *UserMutation) Type() string {
 }
 
 func (m *UserMutation) Fields() []string {
-	fields := make([]string, 0, 10)
+	fields := make([]string, 0, 11)
 	if m.version != nil {
 		fields = append(fields, user.FieldVersion)
 	}
@@ -6933,6 +6961,9 @@ func (m *UserMutation) Fields() []string {
 	if m.totp_confirmed_at != nil {
 		fields = append(fields, user.FieldTotpConfirmedAt)
 	}
+	if m.locked_at != nil {
+		fields = append(fields, user.FieldLockedAt)
+	}
 	if m.password_hash != nil {
 		fields = append(fields, user.FieldPasswordHash)
 	}
@@ -6959,6 +6990,8 @@ func (m *UserMutation) Field(name string) (ent.Value, bool) {
 		return m.EmailVerifiedAt()
 	case user.FieldTotpConfirmedAt:
 		return m.TotpConfirmedAt()
+	case user.FieldLockedAt:
+		return m.LockedAt()
 	case user.FieldPasswordHash:
 		return m.PasswordHash()
 	}
@@ -7035,6 +7068,13 @@ func (m *UserMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetTotpConfirmedAt(v)
 		return nil
+	case user.FieldLockedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLockedAt(v)
+		return nil
 	case user.FieldPasswordHash:
 		v, ok := value.(string)
 		if !ok {
@@ -7083,6 +7123,9 @@ func (m *UserMutation) ClearedFields() []string {
 	if m.FieldCleared(user.FieldTotpConfirmedAt) {
 		fields = append(fields, user.FieldTotpConfirmedAt)
 	}
+	if m.FieldCleared(user.FieldLockedAt) {
+		fields = append(fields, user.FieldLockedAt)
+	}
 	if m.FieldCleared(user.FieldPasswordHash) {
 		fields = append(fields, user.FieldPasswordHash)
 	}
@@ -7101,6 +7144,9 @@ func (m *UserMutation) ClearField(name string) error {
 		return nil
 	case user.FieldTotpConfirmedAt:
 		m.ClearTotpConfirmedAt()
+		return nil
+	case user.FieldLockedAt:
+		m.ClearLockedAt()
 		return nil
 	case user.FieldPasswordHash:
 		m.ClearPasswordHash()
@@ -7137,6 +7183,9 @@ func (m *UserMutation) ResetField(name string) error {
 		return nil
 	case user.FieldTotpConfirmedAt:
 		m.ResetTotpConfirmedAt()
+		return nil
+	case user.FieldLockedAt:
+		m.ResetLockedAt()
 		return nil
 	case user.FieldPasswordHash:
 		m.ResetPasswordHash()

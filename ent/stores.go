@@ -315,6 +315,7 @@ func newUserStore(c config) *record.Store {
 			{Name: "role", Column: "role", Go: "Role", Kind: record.Enum, Type: reflect.TypeFor[user.Role](), Order: "ROLE", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
 			{Name: "emailVerifiedAt", Column: "email_verified_at", Go: "EmailVerifiedAt", Kind: record.Time, Nullable: true, Order: "EMAIL_VERIFIED_AT", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
 			{Name: "totpConfirmedAt", Column: "totp_confirmed_at", Go: "TotpConfirmedAt", Kind: record.Time, Nullable: true, Order: "TOTP_CONFIRMED_AT", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
+			{Name: "lockedAt", Column: "locked_at", Go: "LockedAt", Kind: record.Time, Nullable: true, Order: "LOCKED_AT", Use: record.InType | record.InFilter, ReadableBy: new(entity.Any(entity.Self(), entity.Role("admin")))},
 			{Name: "passwordHash", Column: "password_hash", Go: "PasswordHash", Kind: record.String, Nullable: true},
 		},
 		Edges: []record.Edge{

@@ -36,6 +36,8 @@ type User struct {
 
 	TotpConfirmedAt *time.Time `json:"totp_confirmed_at,omitempty"`
 
+	LockedAt *time.Time `json:"locked_at,omitempty"`
+
 	PasswordHash *string `json:"-"`
 
 	Edges        UserEdges `json:"edges"`
@@ -126,7 +128,7 @@ func (*User) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullInt64)
 		case user.FieldEmail, user.FieldUsername, user.FieldName, user.FieldRole, user.FieldPasswordHash:
 			values[i] = new(sql.NullString)
-		case user.FieldCreatedAt, user.FieldUpdatedAt, user.FieldEmailVerifiedAt, user.FieldTotpConfirmedAt:
+		case user.FieldCreatedAt, user.FieldUpdatedAt, user.FieldEmailVerifiedAt, user.FieldTotpConfirmedAt, user.FieldLockedAt:
 			values[i] = new(sql.NullTime)
 		case user.FieldID:
 			values[i] = new(uuid.UUID)
@@ -204,6 +206,13 @@ func (_m *User) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.TotpConfirmedAt = new(time.Time)
 				*_m.TotpConfirmedAt = value.Time
+			}
+		case user.FieldLockedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field locked_at", values[i])
+			} else if value.Valid {
+				_m.LockedAt = new(time.Time)
+				*_m.LockedAt = value.Time
 			}
 		case user.FieldPasswordHash:
 			if value, ok := values[i].(*sql.NullString); !ok {

@@ -72,6 +72,11 @@ func (_c *UserCreate) SetTotpConfirmedAt(v time.Time) *UserCreate {
 	return _c
 }
 
+func (_c *UserCreate) SetLockedAt(v time.Time) *UserCreate {
+	_c.mutation.SetLockedAt(v)
+	return _c
+}
+
 func (_c *UserCreate) SetPasswordHash(v string) *UserCreate {
 	_c.mutation.SetPasswordHash(v)
 	return _c
@@ -329,6 +334,10 @@ func (_c *UserCreate) createSpec() (*User, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.TotpConfirmedAt(); ok {
 		_spec.SetField(user.FieldTotpConfirmedAt, field.TypeTime, value)
 		_node.TotpConfirmedAt = &value
+	}
+	if value, ok := _c.mutation.LockedAt(); ok {
+		_spec.SetField(user.FieldLockedAt, field.TypeTime, value)
+		_node.LockedAt = &value
 	}
 	if value, ok := _c.mutation.PasswordHash(); ok {
 		_spec.SetField(user.FieldPasswordHash, field.TypeString, value)

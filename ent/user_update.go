@@ -71,6 +71,16 @@ func (_u *UserUpdateOne) ClearTotpConfirmedAt() *UserUpdateOne {
 	return _u
 }
 
+func (_u *UserUpdateOne) SetLockedAt(v time.Time) *UserUpdateOne {
+	_u.mutation.SetLockedAt(v)
+	return _u
+}
+
+func (_u *UserUpdateOne) ClearLockedAt() *UserUpdateOne {
+	_u.mutation.ClearLockedAt()
+	return _u
+}
+
 func (_u *UserUpdateOne) SetPasswordHash(v string) *UserUpdateOne {
 	_u.mutation.SetPasswordHash(v)
 	return _u
@@ -431,6 +441,12 @@ func (_u *UserUpdateOne) sqlSave(ctx context.Context) (_node *User, err error) {
 	}
 	if _u.mutation.TotpConfirmedAtCleared() {
 		_spec.ClearField(user.FieldTotpConfirmedAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.LockedAt(); ok {
+		_spec.SetField(user.FieldLockedAt, field.TypeTime, value)
+	}
+	if _u.mutation.LockedAtCleared() {
+		_spec.ClearField(user.FieldLockedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.PasswordHash(); ok {
 		_spec.SetField(user.FieldPasswordHash, field.TypeString, value)

@@ -86,6 +86,14 @@ func (r *mutationResolver) DisableTotp(ctx context.Context, password string, cod
 	return r.Auth.DisableTotp(ctx, password, code)
 }
 
+func (r *mutationResolver) LockUser(ctx context.Context, id record.ID) (record.Raw, error) {
+	id, err := r.Auth.LockUser(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return record.Get(ctx, r.Stores.User, id)
+}
+
 func (r *mutationResolver) UnlockUser(ctx context.Context, id record.ID) (record.Raw, error) {
 	id, err := r.Auth.UnlockUser(ctx, id)
 	if err != nil {

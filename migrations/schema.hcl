@@ -631,6 +631,10 @@ table "users" {
     null = true
     type = timestamptz
   }
+  column "locked_at" {
+    null = true
+    type = timestamptz
+  }
   column "password_hash" {
     null = true
     type = varchar

@@ -43,6 +43,7 @@ type config struct {
 	MetricsAddr    address    `env:"METRICS_ADDR"`
 	RateLimit      limit      `env:"RATE_LIMIT"         envDefault:"1200"`
 	JobWorkers     workers    `env:"JOB_WORKERS"`
+	OperatorPages  yesNo      `env:"OPERATOR_PAGES"     envDefault:"true"`
 
 	TrustedDocuments     files `env:"TRUSTED_DOCUMENTS"`
 	TrustedDocumentsOnly yesNo `env:"TRUSTED_DOCUMENTS_ONLY" envDefault:"false"`
@@ -147,6 +148,8 @@ func (c config) app(log *slog.Logger) app.Config {
 		Tracing:     c.tracing(),
 		RateLimit:   int(c.RateLimit),
 		JobWorkers:  int(c.JobWorkers),
+
+		WithoutOperatorPages: !bool(c.OperatorPages),
 		Server: server.Config{
 			Origins: origins, TrustedProxies: proxies,
 			Trusted: server.TrustedDocuments{Files: string(c.TrustedDocuments), Only: bool(c.TrustedDocumentsOnly)},

@@ -18,7 +18,7 @@ func TestTheEnvironment(t *testing.T) {
 	t.Parallel()
 	const database = "DATABASE_URL=postgres://localhost/godstack"
 	defaults := config{
-		Addr: "127.0.0.1:8080", Env: development, LogLevel: level(slog.LevelInfo), TokenStorage: "header", RateLimit: 1200,
+		Addr: "127.0.0.1:8080", Env: development, LogLevel: level(slog.LevelInfo), TokenStorage: "header", RateLimit: 1200, OperatorPages: true,
 	}
 	other := defaults
 	other.Addr = "[::1]:80"
@@ -53,7 +53,7 @@ func TestTheEnvironment(t *testing.T) {
 				database, "ADDR=:0", "PUBLIC_URL=https://example.com/", "ENV=production", "LOG_LEVEL=WARN",
 				"JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys, "AUTH_TOKEN_STORAGE=cookie", "AUTH_VERIFY_EMAIL=optional",
 				"ALLOWED_ORIGINS=https://app.example.com, http://localhost:3000/", "TRUSTED_PROXIES=10.1.2.3/8, ::1",
-				"REDIS_URL=redis://localhost", "RATE_LIMIT=0", "JOB_WORKERS=5", "OTHER=x", "SMTP_URL=smtps://ada:x%40y@smtp.example.com", "MAIL_FROM=Godstack <noreply@example.com>",
+				"REDIS_URL=redis://localhost", "RATE_LIMIT=0", "JOB_WORKERS=5", "OPERATOR_PAGES=false", "OTHER=x", "SMTP_URL=smtps://ada:x%40y@smtp.example.com", "MAIL_FROM=Godstack <noreply@example.com>",
 			},
 			config{
 				DatabaseURL: "postgres://localhost/godstack", Addr: ":0", PublicURL: "https://example.com", Env: production, LogLevel: level(slog.LevelWarn),
@@ -99,6 +99,7 @@ func TestTheEnvironment(t *testing.T) {
 		{"ALLOWED_ORIGINS", []string{"ALLOWED_ORIGINS=https://a.example,*"}, config{}, `ALLOWED_ORIGINS: "*" is no address such as https://example.com`},
 		{"JOB_WORKERS of none", []string{"JOB_WORKERS=0"}, config{}, `JOB_WORKERS: "0" is no whole number from 1 to 1000`},
 		{"JOB_WORKERS of too many", []string{"JOB_WORKERS=1001"}, config{}, `JOB_WORKERS: "1001" is no whole number from 1 to 1000`},
+		{"OPERATOR_PAGES", []string{"OPERATOR_PAGES=no"}, config{}, `OPERATOR_PAGES: "no" is neither true nor false`},
 		{"TRUSTED_PROXIES", []string{"TRUSTED_PROXIES=::1,proxy"}, config{}, `TRUSTED_PROXIES: "proxy" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6", []string{"TRUSTED_PROXIES=::ffff:10.0.0.1"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.1" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6, a network", []string{"TRUSTED_PROXIES=::ffff:10.0.0.0/104"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.0/104" is no network such as 10.0.0.0/8`},

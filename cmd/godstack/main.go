@@ -62,7 +62,11 @@ func command(environ []string) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("environment: %w", err)
 			}
-			return f(cmd, cfg.app(newLogger(cfg, cmd.ErrOrStderr())))
+			c := cfg.app(newLogger(cfg, cmd.ErrOrStderr()))
+			if info, ok := debug.ReadBuildInfo(); ok {
+				c.Version = info.Main.Version
+			}
+			return f(cmd, c)
 		}
 	}
 	var seed, noWork bool

@@ -51,6 +51,9 @@ func (User) Fields() []ent.Field {
 		field.Time("totp_confirmed_at").Optional().Nillable().
 			Annotations(entity.ReadOnly(), entity.ReadableBy(selfOrAdmin())).
 			Comment("Since when signing in takes a second factor."),
+		field.Time("locked_at").Optional().Nillable().
+			Annotations(entity.ReadOnly(), entity.ReadableBy(selfOrAdmin())).
+			Comment("Since when an administrator keeps them from signing in."),
 
 		field.String("password_hash").Optional().Nillable().Sensitive(),
 	}

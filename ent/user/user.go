@@ -34,6 +34,8 @@ const (
 
 	FieldTotpConfirmedAt = "totp_confirmed_at"
 
+	FieldLockedAt = "locked_at"
+
 	FieldPasswordHash = "password_hash"
 
 	EdgeOwnedThreads = "owned_threads"
@@ -112,6 +114,7 @@ var Columns = []string{
 	FieldRole,
 	FieldEmailVerifiedAt,
 	FieldTotpConfirmedAt,
+	FieldLockedAt,
 	FieldPasswordHash,
 }
 

@@ -55,6 +55,10 @@ func TotpConfirmedAt(v time.Time) predicate.User {
 	return predicate.User(sql.FieldEQ(FieldTotpConfirmedAt, v))
 }
 
+func LockedAt(v time.Time) predicate.User {
+	return predicate.User(sql.FieldEQ(FieldLockedAt, v))
+}
+
 func PasswordHash(v string) predicate.User {
 	return predicate.User(sql.FieldEQ(FieldPasswordHash, v))
 }
@@ -237,6 +241,30 @@ func TotpConfirmedAtIsNil() predicate.User {
 
 func TotpConfirmedAtNotNil() predicate.User {
 	return predicate.User(sql.FieldNotNull(FieldTotpConfirmedAt))
+}
+
+func LockedAtGT(v time.Time) predicate.User {
+	return predicate.User(sql.FieldGT(FieldLockedAt, v))
+}
+
+func LockedAtGTE(v time.Time) predicate.User {
+	return predicate.User(sql.FieldGTE(FieldLockedAt, v))
+}
+
+func LockedAtLT(v time.Time) predicate.User {
+	return predicate.User(sql.FieldLT(FieldLockedAt, v))
+}
+
+func LockedAtLTE(v time.Time) predicate.User {
+	return predicate.User(sql.FieldLTE(FieldLockedAt, v))
+}
+
+func LockedAtIsNil() predicate.User {
+	return predicate.User(sql.FieldIsNull(FieldLockedAt))
+}
+
+func LockedAtNotNil() predicate.User {
+	return predicate.User(sql.FieldNotNull(FieldLockedAt))
 }
 
 func PasswordHashNEQ(v string) predicate.User {

@@ -80,6 +80,10 @@ type Config struct {
 	ListenURL string
 	// ReadURL is a connection string for a standby, or several, where queries are answered whose clients ask for it. Empty: none.
 	ReadURL string
+	// WithoutOperatorPages leaves out /admin and /jobs, which are for administrators.
+	WithoutOperatorPages bool
+	// Version says to operators what was built.
+	Version string
 	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
 	RateLimit int
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
@@ -251,6 +255,10 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			err = errors.Join(err, core.close())
 		}
 	}()
+	operators, err := core.operatorPages(cfg, db.pool)
+	if err != nil {
+		return nil, err
+	}
 	counts := newMetrics(cfg)
 	srv, err := server.New(server.Deps{
 		Schema:     core.schema,
@@ -262,6 +270,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Limit:      core.accounts.limit,
 		Replica:    core.reads(),
 		Routes:     core.accounts.routes(cfg),
+		Guarded:    operators,
 		Pages:      web.Account(cfg.Auth.App),
 		Ready: func(ctx context.Context) error {
 			if err := db.ready(ctx); err != nil {
@@ -279,7 +288,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 
-	services := slices.Concat(core.services, db.watch())
+	services := slices.Concat(core.services, db.watch(), core.report(cfg, db.pool, ln.Addr(), srv, srv.Ready))
 	if counts != nil {
 		if err := counts.listen(ctx, cfg, db, core, srv, nil); err != nil {
 			return nil, err

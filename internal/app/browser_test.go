@@ -34,6 +34,8 @@ func TestInABrowser(t *testing.T) {
 		{"clients.test.mjs", auth.InBoth, 10 * time.Second},
 		{"mailbox.test.mjs", auth.InHeader, 0},
 		{"origins.test.mjs", auth.InCookie, 0},
+		{"operator.test.mjs", auth.InHeader, 0},
+		{"operator.test.mjs", auth.InCookie, 0},
 	} {
 		t.Run(c.file+" "+string(c.storage), func(t *testing.T) {
 			t.Parallel()

@@ -35,20 +35,21 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 		}
 	}()
 	services := slices.Concat(core.services, db.watch())
+	ready := func(ctx context.Context) error {
+		if err := db.ready(ctx); err != nil {
+			return err
+		}
+		return core.working(ctx)
+	}
 	var addr net.Addr
 	if counts := newMetrics(cfg); counts != nil {
-		ready := func(ctx context.Context) error {
-			if err := db.ready(ctx); err != nil {
-				return err
-			}
-			return core.working(ctx)
-		}
 		if err := counts.listen(ctx, cfg, db, core, nil, ready); err != nil {
 			return nil, err
 		}
 		services, addr = append(services, service{name: "metrics", run: counts.serve}), counts.ln.Addr()
 		cfg.Logger.InfoContext(ctx, "metrics", "address", addr.String())
 	}
+	services = append(services, core.report(cfg, db.pool, addr, nil, ready)...)
 	a := &App{url: cfg.PublicURL, addr: addr, mail: core.accounts.mail, done: make(chan struct{})}
 	ctx, a.stop = context.WithCancel(ctx)
 	cfg.warnOfNoMail(ctx)

@@ -280,7 +280,40 @@ func (s *Service) setPassword(ctx context.Context, t tx, u *user, phc, because s
 	return s.mail(ctx, t, mail.PasswordChanged, u.Email, mail.Data{Name: u.Name})
 }
 
-// UnlockUser forgets the failures to sign in as a user, for administrators. It returns the user's id.
+// LockUser keeps a user from signing in until UnlockUser, whatever they prove, and ends all of their sessions, for administrators. It
+// returns the user's id. Who is locked already stays so. FORBIDDEN: nobody locks themselves, so that an administrator is left.
+func (s *Service) LockUser(ctx context.Context, id record.ID) (record.ID, error) {
+	v, err := administrator(ctx)
+	if err != nil {
+		return record.ID{}, err
+	}
+	user, err := userID(id)
+	if err != nil {
+		return record.ID{}, err
+	}
+	if user == v.ID {
+		return record.ID{}, &record.Error{Code: record.Forbidden, Message: "nobody locks their own account"}
+	}
+	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
+		if _, err := t.administrators(ctx, v); err != nil {
+			return err
+		}
+		u, err := locked(ctx, t, user)
+		if err != nil || u.Locked {
+			return err
+		}
+		if _, err := t.Exec(ctx, `UPDATE users SET locked_at = now() WHERE id = $1`, user); err != nil {
+			return fmt.Errorf("lock user: %w", err)
+		}
+		if _, err := s.revokeAll(ctx, t, user, AccountLocked); err != nil {
+			return err
+		}
+		return t.happened(ctx, AccountLocked, user, v.ID, nil)
+	})
+	return globalID(user), err
+}
+
+// UnlockUser takes LockUser back and forgets the failures to sign in as a user, for administrators. It returns the user's id.
 func (s *Service) UnlockUser(ctx context.Context, id record.ID) (record.ID, error) {
 	v, err := administrator(ctx)
 	if err != nil {
@@ -291,20 +324,43 @@ func (s *Service) UnlockUser(ctx context.Context, id record.ID) (record.ID, erro
 		return record.ID{}, err
 	}
 	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
-		if _, err := locked(ctx, t, user); err != nil {
+		u, err := locked(ctx, t, user)
+		if err != nil {
 			return err
 		}
 		counted, err := t.resetGuard(ctx, user.String())
-		if err != nil || !counted {
+		if err != nil || !counted && !u.Locked {
 			return err
+		}
+		if u.Locked {
+			if _, err := t.Exec(ctx, `UPDATE users SET locked_at = NULL WHERE id = $1`, user); err != nil {
+				return fmt.Errorf("unlock user: %w", err)
+			}
 		}
 		return t.happened(ctx, AccountUnlocked, user, v.ID, nil)
 	})
 	return globalID(user), err
 }
 
+// administrators locks the rows of all administrators who may sign in and returns their ids, so that two cannot depose each other at once.
+// FORBIDDEN where v is none of them any more.
+func (t tx) administrators(ctx context.Context, v viewer.Viewer) ([]uuid.UUID, error) {
+	rows, err := t.Query(ctx, `SELECT id FROM users WHERE role = 'admin' AND locked_at IS NULL ORDER BY id FOR NO KEY UPDATE`)
+	if err != nil {
+		return nil, fmt.Errorf("lock administrators: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("lock administrators: %w", err)
+	}
+	if !slices.Contains(ids, v.ID) {
+		return nil, &record.Error{Code: record.Forbidden, Message: "this is for administrators"}
+	}
+	return ids, nil
+}
+
 // SetRole gives a user a role, for administrators. Who was signed in goes on with the new role after a refresh. The last
-// administrator stays one: FORBIDDEN.
+// administrator who may sign in stays one: FORBIDDEN.
 func (s *Service) SetRole(ctx context.Context, id record.ID, role string) (record.ID, error) {
 	v, err := administrator(ctx)
 	if err != nil {
@@ -315,23 +371,15 @@ func (s *Service) SetRole(ctx context.Context, id record.ID, role string) (recor
 		return record.ID{}, err
 	}
 	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
-		// All administrators are locked, so that two cannot depose each other at once.
-		rows, err := t.Query(ctx, `SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR NO KEY UPDATE`)
+		admins, err := t.administrators(ctx, v)
 		if err != nil {
-			return fmt.Errorf("lock administrators: %w", err)
-		}
-		admins, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		if err != nil {
-			return fmt.Errorf("lock administrators: %w", err)
-		}
-		if !slices.Contains(admins, v.ID) {
-			return &record.Error{Code: record.Forbidden, Message: "this is for administrators"}
+			return err
 		}
 		u, err := locked(ctx, t, user)
 		if err != nil || u.Role == role {
 			return err
 		}
-		if u.Role == viewer.Admin && len(admins) == 1 {
+		if len(admins) == 1 && admins[0] == user {
 			return &record.Error{Code: record.Forbidden, Message: "the last administrator stays one"}
 		}
 		if _, err := t.Exec(ctx, `UPDATE users SET role = $2 WHERE id = $1`, user, role); err != nil {

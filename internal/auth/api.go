@@ -12,7 +12,7 @@ import (
 var MutationFields = []string{
 	"register", "login", "refresh", "logout", "logoutEverywhere", "revokeSession",
 	"requestEmailVerification", "verifyEmail", "requestPasswordReset", "resetPassword", "changePassword",
-	"changeEmail", "revertEmail", "enrollTotp", "confirmTotp", "disableTotp", "unlockUser", "resetTwoFactor", "setRole",
+	"changeEmail", "revertEmail", "enrollTotp", "confirmTotp", "disableTotp", "lockUser", "unlockUser", "resetTwoFactor", "setRole",
 }
 
 // PublicFields are those of them that nobody need be signed in for. A transport has to let an operation of these alone

@@ -24,7 +24,9 @@
 //     (TestLoginOutlivesNoReset, TestThePasswordIsConfirmedAsItIs).
 //   - An address is whose mailbox it is: neither who took an account over nor who registered with it keeps them from it
 //     (TestTheOldestOwnerWins, TestUnprovedGivesWay, TestRevertRemovesTheirSecondFactor, TestResetRemovesTheirSecondFactor).
-//   - One administrator is left, whoever deletes or demotes them, and how (TestTheLastAdministratorStays).
+//   - One administrator is left, whoever deletes or demotes them, and how (TestTheLastAdministratorStays), and
+//     nobody locks the last one out (TestAnAdministratorIsLeftUnlocked).
+//   - Who is locked by an administrator is signed out, and signed in by nothing (TestLockUser, TestALockedUsersLinks).
 //   - Passwords, tokens, codes and their secrets are stored hashed or encrypted only, and are in no log and no event.
 //   - A refused mutation keeps what it leaves behind: attempts, revocations, events and mails are committed although the
 //     answer is an error (TestReuse, TestLockout).

@@ -253,6 +253,7 @@ func TestEvents(t *testing.T) {
 		UserRegistered, LoginSucceeded, NewDeviceLogin, SuspiciousLogin, LoggedOut, LoggedOutEverywhere, SessionRevoked, TokenReuseDetected,
 		TokenFamilyRevoked, AccountLocked, AccountUnlocked, PasswordChanged, PasswordResetRequested, PasswordReset, EmailVerified,
 		EmailVerificationRequested, EmailChangeRequested, EmailChanged, EmailReverted, EmailReleased, TwoFactorEnabled, TwoFactorDisabled, BackupCodeUsed, RoleChanged,
+		JobsRetried, JobsCancelled, JobsDeleted, QueuePaused, QueueResumed, QueueChanged,
 	}
 	for name := range Severities {
 		require.Contains(t, names, name)

@@ -39,6 +39,12 @@ const (
 	TwoFactorDisabled          = "two_factor_disabled"
 	BackupCodeUsed             = "backup_code_used"
 	RoleChanged                = "role_changed"
+	JobsRetried                = "jobs_retried"
+	JobsCancelled              = "jobs_cancelled"
+	JobsDeleted                = "jobs_deleted"
+	QueuePaused                = "queue_paused"
+	QueueResumed               = "queue_resumed"
+	QueueChanged               = "queue_changed"
 )
 
 // The severities of security events.
@@ -58,6 +64,7 @@ var Severities = map[string]string{
 	EmailVerified: Info, EmailVerificationRequested: Info, EmailChangeRequested: Info, EmailChanged: Warning, EmailReverted: Critical, EmailReleased: Warning,
 	TwoFactorEnabled: Info, TwoFactorDisabled: Warning, BackupCodeUsed: Warning,
 	RoleChanged: Warning,
+	JobsRetried: Info, JobsCancelled: Warning, JobsDeleted: Warning, QueuePaused: Warning, QueueResumed: Info, QueueChanged: Info,
 }
 
 // happened writes a security event. user is whom it is about, actor who did it; uuid.Nil is nobody that is known.

@@ -103,7 +103,7 @@ func (s *Service) Export(ctx context.Context, w io.Writer, format string, f Expo
 		if err := rows.Scan(&id, &e.At, &e.Name, &e.Severity, &user, &e.Actor, &e.Address, &e.UserAgent, &e.RequestID, &e.Detail); err != nil {
 			return fmt.Errorf("export events: %w", err)
 		}
-		e.ID, e.At = record.ID{Prefix: "security_event", UUID: id}.String(), e.At.UTC()
+		e.ID, e.At = record.ID{Prefix: eventPrefix, UUID: id}.String(), e.At.UTC()
 		if user != nil {
 			e.User = globalID(*user).String()
 		}

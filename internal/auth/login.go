@@ -32,11 +32,12 @@ type user struct {
 	Role                  string
 	Verified              bool
 	SecondFactor          bool
+	Locked                bool   // by an administrator
 	PasswordHash          string // "" where there is none
 }
 
 const selectUser = `SELECT id, email, username, name, role, email_verified_at IS NOT NULL, totp_confirmed_at IS NOT NULL,
-	coalesce(password_hash, '') FROM users WHERE `
+	locked_at IS NOT NULL, coalesce(password_hash, '') FROM users WHERE `
 
 // findUser returns the user that a condition describes; nobody where there is none.
 func findUser(ctx context.Context, q querier, where string, args ...any) (*user, error) {
@@ -66,13 +67,17 @@ func (s *Service) byLogin(ctx context.Context, login string) (*user, error) {
 // normal is a mail address or a user name as it is stored: case and spaces around it do not matter.
 func normal(s string) string { return strings.ToLower(strings.TrimSpace(storable(s, len(s)))) }
 
+// errLocked is what who could sign in is told, and nobody else.
+var errLocked = &record.Error{Code: record.AccountLocked, Message: "an administrator has locked this account"}
+
 var errLogin = unauthenticated("the login or the password is wrong")
 
 // Login signs in by mail address or user name and password, and where the account has one, a second factor. What is
 // wrong of login and password it does not say, and takes the same statements, hash and time for a login that nobody has.
 //
 // Errors: UNAUTHENTICATED, with the field "code" where the password was right and the second factor is missing or wrong;
-// ACCOUNT_LOCKED and RATE_LIMITED with the time to wait. Where the address has to be confirmed first, the payload is
+// ACCOUNT_LOCKED and RATE_LIMITED with the time to wait; ACCOUNT_LOCKED without one where all was right and an administrator has locked the
+// account. Where the address has to be confirmed first, the payload is
 // empty.
 func (s *Service) Login(ctx context.Context, in LoginInput) (*Payload, error) {
 	if err := s.cookies.settable(ctx); err != nil {
@@ -111,6 +116,12 @@ func (s *Service) Login(ctx context.Context, in LoginInput) (*Payload, error) {
 			p, err = &Payload{}, s.attempt(ctx, t, account, u.ID, outcomeUnverified)
 		} else {
 			p, err = s.signIn(ctx, t, u, newHash)
+		}
+		if errors.Is(err, errLocked) {
+			if err := s.attempt(ctx, t, account, u.ID, outcomeLocked); err != nil {
+				return err
+			}
+			return kept{errLocked}
 		}
 		if err != nil {
 			return err
@@ -262,12 +273,14 @@ func (s *Service) self(ctx context.Context) (*user, error) {
 	return u, err
 }
 
+var errNoUser = &record.Error{Code: record.NotFound, Message: "no such user"}
+
 // locked locks the user's row until the transaction ends, so that what a user may have one or ten of is counted once.
 // It returns the user as it is now, or NOT_FOUND.
 func locked(ctx context.Context, t tx, id uuid.UUID) (*user, error) {
 	u, err := findUser(ctx, t, "id = $1 FOR NO KEY UPDATE", id)
 	if err == nil && u.ID == uuid.Nil {
-		err = &record.Error{Code: record.NotFound, Message: "no such user"}
+		err = errNoUser
 	}
 	return u, err
 }

@@ -308,6 +308,12 @@ func unauthenticated(message string, fields ...string) *record.Error {
 	return &record.Error{Code: record.Unauthenticated, Message: message, Fields: fields}
 }
 
+// isUnauthenticated reports whether somebody has to sign in.
+func isUnauthenticated(err error) bool {
+	e, ok := errors.AsType[*record.Error](err)
+	return ok && e.Code == record.Unauthenticated
+}
+
 func badInput(field, message string) *record.Error {
 	return &record.Error{Code: record.BadUserInput, Message: message, Fields: []string{field}}
 }

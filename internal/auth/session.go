@@ -47,6 +47,9 @@ func (s *Service) startSession(ctx context.Context, t tx, u *user) (*Payload, er
 	if now.PasswordHash != u.PasswordHash || now.SecondFactor != u.SecondFactor {
 		return nil, errLogin
 	}
+	if now.Locked {
+		return nil, errLocked
+	}
 	var (
 		c       = clientOf(ctx)
 		id      = newID()
@@ -128,8 +131,13 @@ func (s *Service) Sessions(ctx context.Context) ([]*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.sessionsOf(ctx, v.ID, v.Session)
+}
+
+// sessionsOf returns the live sessions of a user, of which one may be that which asks.
+func (s *Service) sessionsOf(ctx context.Context, user, current uuid.UUID) ([]*Session, error) {
 	rows, err := s.deps.Pool.Query(ctx, `SELECT id, created_at, last_used_at, expires_at, address, user_agent FROM sessions
-		WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() ORDER BY last_used_at DESC, id DESC`, v.ID)
+		WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() ORDER BY last_used_at DESC, id DESC`, user)
 	if err != nil {
 		return nil, fmt.Errorf("read sessions: %w", err)
 	}
@@ -137,7 +145,7 @@ func (s *Service) Sessions(ctx context.Context) ([]*Session, error) {
 		o := &Session{ID: record.ID{Prefix: sessionPrefix}}
 		err := row.Scan(&o.ID.UUID, &o.CreatedAt, &o.LastUsedAt, &o.ExpiresAt, &o.Address, &o.UserAgent)
 		o.CreatedAt, o.LastUsedAt, o.ExpiresAt = o.CreatedAt.UTC(), o.LastUsedAt.UTC(), o.ExpiresAt.UTC()
-		o.Current = o.ID.UUID == v.Session
+		o.Current = o.ID.UUID == current
 		return o, err
 	})
 	if err != nil {

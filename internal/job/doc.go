@@ -12,6 +12,8 @@
 //   - At a stop, jobs end within a bounded time or go back to the queue, without the attempt being counted (TestStop).
 //   - A mail in the queue is encrypted: its links are what signs people in (TestMailIsSealed).
 //
+// [Pages] are River's own, for whoever may see them.
+//
 // A job type of the application is one file of this package: the arguments, their Kind, and what Work does. See send_mail.go.
 //
 // It may import ent, record and mail; app starts it, and resolvers, hooks and auth enqueue.

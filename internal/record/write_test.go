@@ -123,7 +123,7 @@ func TestConflictOfAUser(t *testing.T) {
 	b.sql(t, `UPDATE users SET name = 'Ada <"&">', role = 'admin' WHERE id = $1`, b.ada.UUID)
 	err := b.fails(t, `mutation($id: ID!) { updateUser(id: $id, expectedVersion: 1, input: {name: "x"}) { id } }`, "id", b.ada)
 	read := b.ok(t, `query($id: ID!) { user(id: $id) { __typename id version createdAt updatedAt email username name role
-		emailVerifiedAt totpConfirmedAt } }`, "id", b.ada)
+		emailVerifiedAt totpConfirmedAt lockedAt } }`, "id", b.ada)
 	require.Equal(t, read.at(t, "user"), err.Extensions["current"])
 	require.Equal(t, []any{"name", "role"}, err.Extensions["fields"])
 }

@@ -19,8 +19,17 @@ func (s *Server) route(next http.Handler) http.Handler {
 			s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 			return
 		}
-		next.ServeHTTP(&flowing{ResponseWriter: w, timeout: s.writeTimeout}, r.WithContext(ctx))
+		next.ServeHTTP(s.flow(w), r.WithContext(ctx))
 	})
+}
+
+// Identify says in the log and in the trace who sends the request that ctx belongs to.
+func Identify(ctx context.Context, v viewer.Viewer) { requestFrom(ctx).user = v.ID }
+
+// Explain returns what a client may be told of an error, and the status to tell it with.
+func Explain(ctx context.Context, err error) (status int, e *record.Error) {
+	e = translate(ctx, err)
+	return statusOf(e.Code), e
 }
 
 // flowing is an answer that may take as long as it likes, as an export does, while each piece of it goes out within a
@@ -29,6 +38,10 @@ type flowing struct {
 	http.ResponseWriter
 	timeout  time.Duration
 	extended time.Time
+}
+
+func (s *Server) flow(w http.ResponseWriter) *flowing {
+	return &flowing{ResponseWriter: w, timeout: s.writeTimeout}
 }
 
 func (w *flowing) Write(p []byte) (int, error) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/ratelimit"
@@ -114,6 +115,39 @@ func TestRoutesHaveAViewer(t *testing.T) {
 		require.Equal(t, c.answer, w.Body.String())
 		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	}
+}
+
+// What guards itself is asked also where the API refuses, says in the log whom it found, and is limited as the rest.
+func TestGuarded(t *testing.T) {
+	t.Parallel()
+	alice := uuid.MustParse("01a20bd0-afc3-7625-87a3-d985f4422976")
+	left := 1
+	b := setup(t, func(d *Deps, _ *Config) {
+		d.Viewer = func(context.Context, string) (viewer.Viewer, bool, error) {
+			return viewer.Viewer{}, false, errors.New("asked")
+		}
+		d.Limit = func(context.Context, netip.Addr) (ratelimit.Result, error) {
+			left--
+			return ratelimit.Result{Limit: ratelimit.Limit{Name: "global", Quota: 1, Window: time.Minute}, OK: left >= 0, RetryAfter: time.Second}, nil
+		}
+		d.Guarded = map[string]http.Handler{"/admin": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Identify(r.Context(), viewer.Viewer{ID: alice})
+			status, e := Explain(r.Context(), &record.Error{Code: record.NotFound, Message: "no such page"})
+			http.Error(w, e.Message, status)
+		})}
+	})
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/admin", nil))
+	require.Equal(t, 404, w.Code)
+	require.Equal(t, "no such page\n", w.Body.String())
+	require.Equal(t, alice.String(), b.log.entries(t, "request")[0]["user"])
+	w = httptest.NewRecorder()
+	b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/admin", nil))
+	require.Equal(t, 429, w.Code)
+
+	status, e := Explain(t.Context(), errors.New("secret"))
+	require.Equal(t, 500, status)
+	require.Equal(t, "internal error", e.Message)
 }
 
 func TestTheLimitOfAnAddress(t *testing.T) {

@@ -54,7 +54,7 @@ type Deps struct {
 	// Check is asked before each operation over a socket of somebody who is signed in. Where it answers UNAUTHENTICATED the
 	// viewer's rights have ended, and the socket is closed; another error refuses the operation. Nil: they have not.
 	Check func(ctx context.Context, v viewer.Viewer) error
-	// Limit counts requests to GraphQL and to Routes, upgrades to sockets, and operations and new access tokens over these. Nil: there is
+	// Limit counts requests to GraphQL, to Routes and to Guarded, upgrades to sockets, and operations and new access tokens over these. Nil: there is
 	// no limit.
 	Limit LimitFunc
 	// Replica answers queries whose clients ask for it, by the header Read-After. Nil: they are answered as others are.
@@ -63,6 +63,9 @@ type Deps struct {
 	// somebody is signed in, the viewer in the context; answers are not stored by caches unless they say so. New
 	// panics where a pattern is wrong or taken, as [http.ServeMux] does.
 	Routes map[string]http.Handler
+	// Guarded are handlers that find out for themselves who asks, as pages do for people who navigate to them. They are limited as Routes
+	// are, and tell by [Identify] whom they found.
+	Guarded map[string]http.Handler
 	// Pages are handlers for anybody, mounted as Routes are. Nobody is asked who they are: the cookie of a session that has
 	// ended, which is refused elsewhere, does not keep a browser from them.
 	Pages map[string]http.Handler
@@ -202,6 +205,9 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	s.mux.Handle("/graphql", s.limited(http.HandlerFunc(s.serveGraphQL)))
 	for pattern, h := range deps.Routes {
 		s.mux.Handle(pattern, s.limited(s.route(h)))
+	}
+	for pattern, h := range deps.Guarded {
+		s.mux.Handle(pattern, s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(s.flow(w), r) })))
 	}
 	for pattern, h := range deps.Pages {
 		s.mux.Handle(pattern, h)
