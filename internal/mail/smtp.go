@@ -207,7 +207,12 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err == nil {
 		return nil
 	}
-	e := &SendError{Kind: m.Kind, Step: step, Err: err}
+	return s.failed(ctx, m.Kind, step, err)
+}
+
+// failed is the error of a step.
+func (*SMTP) failed(ctx context.Context, kind, step string, err error) *SendError {
+	e := &SendError{Kind: kind, Step: step, Err: err}
 	if reply, ok := errors.AsType[*textproto.Error](err); ok {
 		e.Code = reply.Code
 		aboutTheMail := slices.Contains([]string{stepRecipient, stepData, stepContent}, step)
@@ -281,42 +286,11 @@ var errNeedsUTF8 = errors.New("the address is not ASCII, and the server has no S
 
 // deliver connects, says who we are, and hands over a mail. It returns the step that failed.
 func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step string, err error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)))
+	c, step, err := s.open(ctx)
 	if err != nil {
-		return stepConnect, err
+		return step, err
 	}
-	defer func() { _ = conn.Close() }()
-	// The library reads and writes without a context.
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-
-	stream := conn
-	if s.server.Security == ImplicitTLS {
-		encrypted := tls.Client(conn, s.tls)
-		if err := encrypted.HandshakeContext(ctx); err != nil {
-			return stepConnect, err
-		}
-		stream = encrypted
-	}
-	c, err := smtp.NewClient(stream, s.server.Host)
-	if err != nil {
-		return stepGreeting, err
-	}
-	if err := c.Hello(domain(s.from.Address)); err != nil {
-		return stepGreeting, err
-	}
-	if s.server.Security == StartTLS {
-		if ok, _ := c.Extension("STARTTLS"); !ok {
-			return stepTLS, errors.New("the server does not offer it; tls=none in the address would do without")
-		}
-		if err := c.StartTLS(s.tls); err != nil {
-			return stepTLS, err
-		}
-	}
-	if s.server.User != "" {
-		if err := s.authenticate(c); err != nil {
-			return stepAuth, err
-		}
-	}
+	defer c.hangUp()
 	if ok, _ := c.Extension("SMTPUTF8"); !ok && !isASCII(to) {
 		return stepRecipient, errNeedsUTF8
 	}
@@ -336,9 +310,86 @@ func (s *SMTP) deliver(ctx context.Context, to string, content []byte) (step str
 	if err := w.Close(); err != nil {
 		return stepContent, err
 	}
-	_ = conn.SetDeadline(time.Now().Add(quitTimeout))
-	_ = c.Quit() // the mail is the server's now, whatever comes
+	c.goodbye() // the mail is the server's now, whatever comes
 	return "", nil
+}
+
+// connection is one to a server that knows who we are.
+type connection struct {
+	*smtp.Client
+	conn   net.Conn
+	hangUp func() // closes it
+}
+
+// goodbye ends what was said. After a mail that was not handed over whole it is not said: the library would say the mail's end before it.
+func (c *connection) goodbye() {
+	_ = c.conn.SetDeadline(time.Now().Add(quitTimeout))
+	_ = c.Quit()
+}
+
+// open connects and says who we are. After an error, step is what failed, and there is nothing to hang up.
+func (s *SMTP) open(ctx context.Context) (c *connection, step string, err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)))
+	if err != nil {
+		return nil, stepConnect, err
+	}
+	// The library reads and writes without a context.
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	hangUp := func() {
+		unhook()
+		_ = conn.Close()
+	}
+	client, step, err := s.introduce(ctx, conn)
+	if err != nil {
+		hangUp()
+		return nil, step, err
+	}
+	return &connection{client, conn, hangUp}, "", nil
+}
+
+// introduce says who we are on a connection, over TLS where there is to be some.
+func (s *SMTP) introduce(ctx context.Context, conn net.Conn) (c *smtp.Client, step string, err error) {
+	stream := conn
+	if s.server.Security == ImplicitTLS {
+		encrypted := tls.Client(conn, s.tls)
+		if err := encrypted.HandshakeContext(ctx); err != nil {
+			return nil, stepConnect, err
+		}
+		stream = encrypted
+	}
+	if c, err = smtp.NewClient(stream, s.server.Host); err != nil {
+		return nil, stepGreeting, err
+	}
+	if err := c.Hello(domain(s.from.Address)); err != nil {
+		return nil, stepGreeting, err
+	}
+	if s.server.Security == StartTLS {
+		if ok, _ := c.Extension("STARTTLS"); !ok {
+			return nil, stepTLS, errors.New("the server does not offer it; tls=none in the address would do without")
+		}
+		if err := c.StartTLS(s.tls); err != nil {
+			return nil, stepTLS, err
+		}
+	}
+	if s.server.User != "" {
+		if err := s.authenticate(c); err != nil {
+			return nil, stepAuth, err
+		}
+	}
+	return c, "", nil
+}
+
+// Check connects to the server and says who we are, with TLS and signing in as for a mail, and sends none. Errors are of type [SendError].
+func (s *SMTP) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	c, step, err := s.open(ctx)
+	if err != nil {
+		return s.failed(ctx, "check", step, err)
+	}
+	defer c.hangUp()
+	c.goodbye()
+	return nil
 }
 
 // authenticate says who we are by what the server knows of PLAIN and LOGIN, which are for TLS, and for this machine.
