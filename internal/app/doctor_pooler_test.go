@@ -37,8 +37,12 @@ func startPgBouncer(t *testing.T, database, mode string) string {
 	dir, err := os.MkdirTemp("", "pgbouncer")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	password := ""
+	if to.Password != "" {
+		password = " password='" + strings.ReplaceAll(to.Password, "'", "''") + "'"
+	}
 	ini := fmt.Sprintf(`[databases]
-app = host=%s port=%d dbname=%s user=%s password='%s'
+app = host=%s port=%d dbname=%s user=%s%s
 [pgbouncer]
 listen_addr =
 listen_port = 6432
@@ -46,7 +50,7 @@ unix_socket_dir = %s
 auth_type = any
 pool_mode = %s
 default_pool_size = 10
-`, to.Host, to.Port, to.Database, to.User, strings.ReplaceAll(to.Password, "'", "''"), dir, mode)
+`, to.Host, to.Port, to.Database, to.User, password, dir, mode)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ini"), []byte(ini), 0o644))
 
 	// The shell ends it when its standard input does: when the test stops it, or is killed.

@@ -261,7 +261,7 @@ func TestDoctorOfADatabase(t *testing.T) {
 		{"no node", `SELECT 1`, "jobs", CheckWarn, "no node works jobs"},
 		{"an older schema", `DELETE FROM goose_db_version WHERE id = (SELECT max(id) FROM goose_db_version)`, "migrations", CheckFail, "and the program needs"},
 		{"a newer schema", `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999999999999, true)`, "migrations", CheckWarn, "of a newer release"},
-		{"a column", `ALTER TABLE threads DROP COLUMN title`, "schema", CheckFail, "threads has no column title"},
+		{"a column", `ALTER TABLE threads DROP COLUMN subject`, "schema", CheckFail, "threads has no column subject"},
 		{"a join table", `DROP TABLE thread_members`, "schema", CheckFail, "thread_members has no column"},
 		{"a trigger", `ALTER TABLE threads DISABLE TRIGGER changelog_row`, "schema", CheckFail, "threads has no trigger changelog_row that is enabled"},
 		{"a partition", `DROP TABLE changes_3`, "change_log", CheckFail, "partitions [3] are missing"},
