@@ -104,7 +104,7 @@ func texts(values []any) (all []string) {
 func deployFiles(t *testing.T) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	for _, pattern := range []string{"Dockerfile", "deploy/compose.yaml", "deploy/kubernetes/*.yaml", "deploy/godstack.service", "docs/deploying.md", "docs/configuration.md"} {
+	for _, pattern := range []string{"Dockerfile", "deploy/compose.yaml", "deploy/kubernetes/*.yaml", "deploy/godstack.service", "docs/deploying.md"} {
 		paths, err := filepath.Glob(filepath.Join("../..", pattern))
 		require.NoError(t, err)
 		require.NotEmpty(t, paths, pattern)

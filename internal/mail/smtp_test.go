@@ -306,6 +306,42 @@ func TestSMTPDelivers(t *testing.T) {
 	}
 }
 
+// Check goes as far as a mail would, and sends none.
+func TestSMTPCheck(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, url, step string
+		code            int
+		implicit        bool
+		says            string
+	}{
+		{"STARTTLS and PLAIN", "smtp://" + smtpLogin + "localhost:PORT", "", 0, false, ""},
+		{"implicit TLS", "smtps://" + smtpLogin + "localhost:PORT", "", 0, true, ""},
+		{"a wrong password", "smtp://ada:plover@localhost:PORT", "AUTH", 535, false, "AUTH: 535"},
+		{"no TLS where there should be", "smtps://localhost:PORT", "connect", 0, false, "connect: "},
+		{"another name", "smtp://127.0.0.1:PORT", "STARTTLS", 0, false, "certificate"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newMailServer(t, c.implicit, func(s *mailServer) { s.mechanisms = []string{"PLAIN"} })
+			err := s.sender(t, c.url).Check(t.Context())
+			require.Empty(t, s.mails())
+			require.NotContains(t, s.said(), "MAIL FROM")
+			if c.step == "" {
+				require.NoError(t, err)
+				require.Contains(t, s.said(), "QUIT\r\n")
+				return
+			}
+			failed, ok := errors.AsType[*SendError](err)
+			require.True(t, ok)
+			require.Equal(t, c.step, failed.Step)
+			require.Equal(t, c.code, failed.Code)
+			require.ErrorContains(t, err, c.says)
+			require.NotContains(t, err.Error(), "plover")
+		})
+	}
+}
+
 func TestSMTPDeliversEveryKind(t *testing.T) {
 	t.Parallel()
 	s := newMailServer(t, false)
