@@ -147,8 +147,8 @@ func TestDeployedSettings(t *testing.T) {
 		environ = append(environ, name+"="+value)
 	}
 	known := map[string]bool{}
-	for i := range reflect.TypeFor[config]().NumField() {
-		known[reflect.TypeFor[config]().Field(i).Tag.Get("env")] = true
+	for field := range reflect.TypeFor[config]().Fields() {
+		known[field.Tag.Get("env")] = true
 	}
 	for _, pair := range environ {
 		name, _, _ := strings.Cut(pair, "=")

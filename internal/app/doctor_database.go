@@ -455,7 +455,7 @@ func (x *examined) schema(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	lines, err := stores.Engine.Drift(ctx, x.pool)
+	lines, err := stores.Drift(ctx, x.pool)
 	switch {
 	case err != nil:
 		return err

@@ -23,7 +23,7 @@ import (
 // startPgBouncer starts a PgBouncer before a database, on a Unix socket, and returns the database's address through it.
 func startPgBouncer(t *testing.T, database, mode string) string {
 	t.Helper()
-	path := os.Getenv("PATH") + ":/usr/sbin" //nolint:forbidigo // where Debian has it, which is not in everybody's PATH
+	path := os.Getenv("PATH") + ":/usr/sbin" // where Debian has it
 	var binary string
 	for dir := range strings.SplitSeq(path, ":") {
 		if found, err := exec.LookPath(filepath.Join(dir, "pgbouncer")); err == nil {

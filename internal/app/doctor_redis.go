@@ -100,6 +100,6 @@ func echo(ctx context.Context, client rueidis.Client) error {
 		}
 	}
 	cancel()
-	<-ended
+	_ = <-ended // that it was cancelled
 	return err
 }
