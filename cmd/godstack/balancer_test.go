@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -103,9 +102,9 @@ func TestTheBalancer(t *testing.T) {
 		}
 	}
 	var closed websocket.CloseError
-	require.True(t, errors.As(<-ended, &closed))
+	require.ErrorAs(t, <-ended, &closed)
 	require.Equal(t, websocket.StatusServiceRestart, closed.Code)
 	require.Empty(t, ended, "the other socket is on the other node, and stays")
 	cancel()
-	<-ended
+	require.ErrorIs(t, <-ended, context.Canceled)
 }

@@ -67,7 +67,6 @@ func (d *doctor) redis(ctx context.Context) {
 // echo subscribes, publishes, and waits for what was published.
 func echo(ctx context.Context, client rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
 	channel := "godstack:doctor:" + rand.Text()
 	subscribed, heard, ended := make(chan struct{}), make(chan struct{}, 1), make(chan error, 1)
 	once := sync.OnceFunc(func() { close(subscribed) }) // it subscribes again where its connection is lost
@@ -76,14 +75,17 @@ func echo(ctx context.Context, client rueidis.Client) error {
 			once()
 		}
 	})
-	go func() {
+	var receiving sync.WaitGroup
+	defer receiving.Wait()
+	defer cancel()
+	receiving.Go(func() {
 		ended <- client.Receive(hook, client.B().Subscribe().Channel(channel).Build(), func(rueidis.PubSubMessage) {
 			select {
 			case heard <- struct{}{}:
 			default:
 			}
 		})
-	}()
+	})
 	select {
 	case err := <-ended:
 		return fmt.Errorf("subscribe: %w", cmp.Or(err, errors.New("it ended")))
@@ -99,7 +101,5 @@ func echo(ctx context.Context, client rueidis.Client) error {
 			err = errors.New("no message arrives")
 		}
 	}
-	cancel()
-	_ = <-ended // that it was cancelled
 	return err
 }
