@@ -4,7 +4,8 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags=-s -o /godstack ./cmd/godstack
+# With the time zones, of which scratch has none; TZ names one for the log.
+RUN CGO_ENABLED=0 go build -trimpath -tags=timetzdata -ldflags=-s -o /godstack ./cmd/godstack
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/

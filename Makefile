@@ -36,6 +36,7 @@ migration: ## Begin a migration to be written by hand: make migration name=fill_
 
 test: tools lint web/node_modules ## Everything that must pass: lint, and all tests with the race detector and in a browser
 	go test -race -shuffle=on -timeout 20m ./...
+	go -C deploy/check test -count=1 ./...
 
 lint: ## Check the code with golangci-lint (.golangci.yml says what for)
 	$(tool) golangci-lint run

@@ -24,7 +24,7 @@ import (
 
 // deployed is what the files in deploy have to agree with.
 type deployed struct {
-	port, user string   // of the image
+	port       string   // of the image
 	entrypoint string   // likewise
 	healthy    string   // the command that its health check is
 	commands   []string // of the program
@@ -45,11 +45,10 @@ func setupDeployed(t *testing.T) deployed {
 		require.NotEmpty(t, found, "%s: %s", file, pattern)
 		return found
 	}
-	seconds, err := strconv.Atoi(all("internal/server/server.go", `cfg\.ShutdownTimeout = (\d+) \* time\.Second$`)[0])
+	seconds, err := strconv.Atoi(all("internal/server/server.go", `ShutdownTimeout\s+= (\d+) \* time\.Second$`)[0])
 	require.NoError(t, err)
 	d := deployed{
 		port:       all("Dockerfile", `^EXPOSE (\d+)$`)[0],
-		user:       all("Dockerfile", `^USER (\d+):\d+$`)[0],
 		entrypoint: all("Dockerfile", `^ENTRYPOINT \["(.+)"\]$`)[0],
 		healthy:    all("Dockerfile", `^HEALTHCHECK .* CMD \["/godstack", "(.+)"\]$`)[0],
 		commands:   all("docs/configuration.md", `^    godstack ([a-z]+)\b`),
@@ -147,6 +146,7 @@ func TestCompose(t *testing.T) {
 		require.Equal(t, c.Services["migrate"].Environment, s.Environment)
 		require.Contains(t, d.commands, s.Command[0])
 		if s.Command[0] == "serve" {
+			require.Equal(t, []string{"serve", "--no-work"}, s.Command)
 			nodes = append(nodes, name+":"+d.port)
 			grace, err := time.ParseDuration(s.StopGrace)
 			require.NoError(t, err)
@@ -155,7 +155,7 @@ func TestCompose(t *testing.T) {
 			require.Equal(t, []string{"CMD", d.entrypoint, d.healthy, "--ready"}, s.Healthcheck.Test)
 		}
 	}
-	require.Len(t, nodes, 3)
+	require.Len(t, nodes, 2)
 	require.Equal(t, []string{"migrate"}, builds, "several that build one image at the same time get in each other's way")
 
 	require.Contains(t, string(proxy), "reverse_proxy "+strings.Join(nodes, " ")+" {\n")
@@ -209,153 +209,6 @@ func TestMakeEnv(t *testing.T) {
 	for _, name := range []string{"JWT_KEYS", "SECRET_KEYS", "POSTGRES_PASSWORD"} {
 		require.NotEqual(t, env[name], other[name])
 	}
-}
-
-// manifest is what is looked at in Kubernetes' objects.
-type manifest struct {
-	Kind       string
-	Metadata   struct{ Name, Namespace string }
-	StringData map[string]string
-	Spec       struct {
-		Selector json.RawMessage
-		Template struct {
-			Metadata struct{ Labels map[string]string }
-			Spec     struct {
-				TerminationGracePeriodSeconds int
-				SecurityContext               struct{ RunAsUser int }
-				Containers                    []container
-			}
-		}
-		Ports []struct{ Name, TargetPort string }
-		TLS   []struct{ Hosts []string }
-		Rules []struct {
-			Host string
-			HTTP struct {
-				Paths []struct {
-					Path    string
-					Backend struct {
-						Service struct {
-							Name string
-							Port struct{ Name string }
-						}
-					}
-				}
-			}
-		}
-	}
-}
-
-type container struct {
-	Image   string
-	Args    []string
-	EnvFrom []struct {
-		ConfigMapRef, SecretRef struct{ Name string }
-	}
-	Ports []struct {
-		Name          string
-		ContainerPort int
-	}
-	LivenessProbe, ReadinessProbe struct {
-		HTTPGet        struct{ Path, Port string }
-		TimeoutSeconds int
-	}
-	Lifecycle struct {
-		PreStop struct{ Sleep struct{ Seconds int } }
-	}
-}
-
-type kustomization struct {
-	Namespace          string
-	Resources          []string
-	Images             []struct{ Name string }
-	ConfigMapGenerator []struct {
-		Name     string
-		Literals []string
-	}
-}
-
-// TestKubernetes holds that the manifests fit the program, its image and each other.
-func TestKubernetes(t *testing.T) {
-	t.Parallel()
-	d := setupDeployed(t)
-	const dir = "deploy/kubernetes/"
-	k := read[kustomization](t, dir+"kustomization.yaml")
-	files, err := filepath.Glob(dir + "*.yaml")
-	require.NoError(t, err)
-	named := []string{dir + "kustomization.yaml", dir + "secret.example.yaml"}
-	objects := map[string]manifest{}
-	for _, name := range k.Resources {
-		named = append(named, dir+name)
-		m := read[manifest](t, dir+name)
-		require.NotContains(t, objects, m.Kind)
-		objects[m.Kind] = m
-	}
-	require.ElementsMatch(t, files, named)
-	require.Equal(t, k.Namespace, objects["Namespace"].Metadata.Name)
-
-	// What is configured.
-	secret := read[manifest](t, dir+"secret.example.yaml")
-	require.Equal(t, k.Namespace, secret.Metadata.Namespace)
-	env := maps.Clone(secret.StringData)
-	require.Len(t, k.ConfigMapGenerator, 1)
-	for _, literal := range k.ConfigMapGenerator[0].Literals {
-		name, value, _ := strings.Cut(literal, "=")
-		require.NotContains(t, env, name)
-		env[name] = value
-	}
-	d.checkEnvironment(t, slices.Collect(maps.Keys(env)))
-	_, err = auth.ParseKeys(env["JWT_KEYS"], "issuer", "audience")
-	require.Error(t, err, "nobody runs with the keys of an example")
-	_, err = auth.ParseSecrets(env["SECRET_KEYS"])
-	require.Error(t, err)
-
-	// What runs.
-	for kind, command := range map[string]string{"Job": "migrate", "Deployment": "serve"} {
-		pod := objects[kind].Spec.Template.Spec
-		require.Equal(t, d.user, strconv.Itoa(pod.SecurityContext.RunAsUser))
-		require.Len(t, pod.Containers, 1)
-		c := pod.Containers[0]
-		require.Equal(t, k.Images[0].Name, c.Image)
-		require.Equal(t, []string{command}, c.Args)
-		require.Contains(t, d.commands, command)
-		require.Len(t, c.EnvFrom, 2)
-		require.Equal(t, k.ConfigMapGenerator[0].Name, c.EnvFrom[0].ConfigMapRef.Name)
-		require.Equal(t, secret.Metadata.Name, c.EnvFrom[1].SecretRef.Name)
-	}
-	nodes := objects["Deployment"].Spec.Template
-	c := nodes.Spec.Containers[0]
-	ports := map[string]string{}
-	for _, p := range c.Ports {
-		ports[p.Name] = strconv.Itoa(p.ContainerPort)
-	}
-	_, metrics, _ := strings.Cut(env["METRICS_ADDR"], ":")
-	require.Equal(t, map[string]string{"http": d.port, "metrics": metrics}, ports)
-	require.Equal(t, "/healthz", c.LivenessProbe.HTTPGet.Path)
-	require.Equal(t, "/readyz", c.ReadinessProbe.HTTPGet.Path)
-	for _, probe := range []string{c.LivenessProbe.HTTPGet.Path, c.ReadinessProbe.HTTPGet.Path} {
-		require.Contains(t, d.routes, probe)
-	}
-	require.Equal(t, []string{"http", "http"}, []string{c.LivenessProbe.HTTPGet.Port, c.ReadinessProbe.HTTPGet.Port})
-	grace := time.Duration(nodes.Spec.TerminationGracePeriodSeconds-c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
-	require.Greater(t, grace, d.shutdown)
-
-	// Who finds it.
-	labels, err := json.Marshal(nodes.Metadata.Labels)
-	require.NoError(t, err)
-	require.JSONEq(t, string(labels), string(objects["Service"].Spec.Selector))
-	for _, kind := range []string{"Deployment", "PodDisruptionBudget"} {
-		require.JSONEq(t, `{"matchLabels":`+string(labels)+`}`, string(objects[kind].Spec.Selector), kind)
-	}
-	require.NotEqual(t, nodes.Metadata.Labels, objects["Job"].Spec.Template.Metadata.Labels, "requests do not go to the migration")
-	service, ingress := objects["Service"], objects["Ingress"].Spec
-	require.Equal(t, "http", service.Spec.Ports[0].TargetPort)
-	public, err := url.Parse(env["PUBLIC_URL"])
-	require.NoError(t, err)
-	require.Equal(t, []string{public.Host, public.Host}, []string{ingress.Rules[0].Host, ingress.TLS[0].Hosts[0]})
-	path := ingress.Rules[0].HTTP.Paths[0]
-	require.Equal(t, "/", path.Path)
-	require.Equal(t, service.Metadata.Name, path.Backend.Service.Name)
-	require.Equal(t, service.Spec.Ports[0].Name, path.Backend.Service.Port.Name)
 }
 
 // TestUnit holds that the unit for systemd runs commands of the program, and gives it the time to end.

@@ -1,4 +1,5 @@
-// Command godstack is the program: it serves, works jobs, migrates, seeds, makes accounts, and asks another one how it is.
+// Command godstack is the program: it serves, works jobs, migrates, seeds, makes accounts, asks another one how it is, and examines a
+// deployment.
 //
 // It is the only place that reads flags and the environment; app does the rest.
 package main
@@ -98,6 +99,7 @@ func command(environ []string) *cobra.Command {
 		workCommand(configured),
 		userCommand(configured),
 		healthyCommand(configured),
+		doctorCommand(environ),
 		&cobra.Command{
 			Use:   "migrate",
 			Short: "Bring the database's schema up to date",

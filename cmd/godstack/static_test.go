@@ -1,11 +1,13 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,7 +17,7 @@ import (
 func TestStaticBinary(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "godstack")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s", "-o", bin, ".")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags=timetzdata", "-ldflags=-s", "-o", bin, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
@@ -28,6 +30,9 @@ func TestStaticBinary(t *testing.T) {
 			require.NotEqual(t, elf.PT_INTERP, p.Type, "it asks for a dynamic linker")
 		}
 	}
+	info, err := buildinfo.ReadFile(bin)
+	require.NoError(t, err)
+	require.Contains(t, info.Settings, debug.BuildSetting{Key: "-tags", Value: "timetzdata"}, "time zones are inside")
 	version := exec.CommandContext(t.Context(), bin, "version")
 	version.Dir, version.Env = t.TempDir(), []string{}
 	out, err = version.CombinedOutput()

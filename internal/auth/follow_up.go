@@ -16,7 +16,7 @@ const followUpAfter = 2 * 24 * time.Hour
 // to be theirs. The mail of a second call has the same ID, so that who gets it twice can tell.
 func (s *Service) FollowUp(ctx context.Context, user uuid.UUID) error {
 	return s.inTx(ctx, uuid.Nil, func(ctx context.Context, t tx) error {
-		u, err := findUser(ctx, t, `id = $1 AND email_verified_at IS NOT NULL
+		u, err := findUser(ctx, t, `id = $1 AND email_verified_at IS NOT NULL AND locked_at IS NULL
 			AND NOT EXISTS (SELECT FROM login_guards WHERE account = $2 AND locked_until > now()) FOR KEY SHARE`, user, user.String())
 		if err != nil || u.ID == uuid.Nil {
 			return err

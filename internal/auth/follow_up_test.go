@@ -89,6 +89,11 @@ func TestFollowUp(t *testing.T) {
 	require.Equal(t, before, mails(), "it is locked")
 
 	b.exec(t, `UPDATE login_guards SET locked_until = now()`)
+	b.exec(t, `UPDATE users SET locked_at = now()`)
+	require.NoError(t, b.FollowUp(t.Context(), id))
+	require.Equal(t, before, mails(), "an administrator locked it")
+
+	b.exec(t, `UPDATE users SET locked_at = NULL`)
 	b.exec(t, `UPDATE users SET email = 'new@example.com'`)
 	require.NoError(t, b.FollowUp(t.Context(), id))
 	require.Equal(t, []string{mail.FollowUp}, b.mails("new@example.com"))

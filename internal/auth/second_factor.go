@@ -94,6 +94,30 @@ func (s *Service) authenticator(ctx context.Context, t tx, id uuid.UUID) (*authe
 	return &a, nil
 }
 
+// CheckSecrets counts the authenticators that people sign in with, and how many of the last hundred made no key opens: those people would
+// have to enroll again.
+func CheckSecrets(ctx context.Context, db interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}, secrets *Secrets,
+) (all, unreadable int, err error) {
+	rows, err := db.Query(ctx, `SELECT user_id, secret, count(*) OVER () FROM authenticators WHERE confirmed_at IS NOT NULL ORDER BY id DESC LIMIT 100`)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read authenticators: %w", err)
+	}
+	var id [16]byte
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &sealed, &all}, func() error {
+		if _, err := secrets.Open(sealTOTP, sealed, id[:]); err != nil {
+			unreadable++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read authenticators: %w", err)
+	}
+	return all, unreadable, nil
+}
+
 // EnrollTotp makes a secret for an authenticator, given the password: who took a session over must not lock its owner out.
 // It is of use once ConfirmTotp has seen a code of it, within 15 min; until then another call makes another one.
 func (s *Service) EnrollTotp(ctx context.Context, password string) (*TotpEnrollment, error) {

@@ -55,7 +55,7 @@ func (c clock) NowOrNil() *time.Time { return new(c()) }
 func (c Config) complete() (Config, error) {
 	c.Workers = cmp.Or(c.Workers, 10)
 	c.StopTimeout = cmp.Or(c.StopTimeout, 10*time.Second)
-	c.Lease = cmp.Or(c.Lease, 45*time.Second)
+	c.Lease = cmp.Or(c.Lease, defaultLease)
 	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
 	if c.Kinds == nil {
 		c.Kinds = All()
@@ -77,6 +77,8 @@ func (c Config) complete() (Config, error) {
 }
 
 const (
+	// defaultLease is for how long a node is believed to live.
+	defaultLease = 45 * time.Second
 	// hardStop is how long a job may take to end after its context has.
 	hardStop = 5 * time.Second
 	// forgotten is after what time the rows of nodes go that are gone.

@@ -121,6 +121,20 @@ func readTrusted(cfg TrustedDocuments, g guard) (*trusted, error) {
 	return t, errors.Join(wrong...)
 }
 
+// CheckTrusted reads the documents that cfg has trusted as [New] does, and returns how many texts that are, those of the pages among them.
+func CheckTrusted(schema *ast.Schema, cfg Config) (texts int, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return 0, err
+	}
+	docs := &documents{sent: newCache[*ast.QueryDocument](cfg.Limits.Documents)}
+	t, err := readTrusted(cfg.Trusted, guard{schema: schema, documents: docs, limits: cfg.Limits, introspection: cfg.Introspection})
+	if err != nil {
+		return 0, err
+	}
+	return len(t.documents), nil
+}
+
 // add adds a document, if it is good.
 func (t *trusted) add(g guard, id string, entry manifestEntry) error {
 	if id == "" {
