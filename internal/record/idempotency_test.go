@@ -2,7 +2,9 @@ package record_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -209,6 +211,23 @@ func TestAKeyIsOfOneRequest(t *testing.T) {
 	}
 	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
 
+	// A document is the same whether it is sent or named by its hash.
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(create)))
+	named := func(document string) answer {
+		t.Helper()
+		var a answer
+		body, err := json.Marshal(object{"query": document, "variables": object{"s": "x"}, "extensions": object{
+			"idempotencyKey": "named", "persistedQuery": object{"version": 1, "sha256Hash": hash}}})
+		require.NoError(t, err)
+		a, err = b.post(t.Context(), "", string(body))
+		require.NoError(t, err)
+		require.Empty(t, a.Errors, a.raw)
+		return a
+	}
+	first = named(create)
+	requireReplayed(t, first, named(""))
+	requireReplayed(t, first, b.sent(t, request{inBody: "named", document: create, vars: object{"s": "x"}}))
+
 	// The name need not be said where there is one operation.
 	const single = `mutation C { createThread(input: {subject: "c"}) { subject } }`
 	requireReplayed(t, b.sent(t, request{inBody: "c", document: single}), b.sent(t, request{inBody: "c", document: single, name: "C"}))
@@ -356,6 +375,16 @@ func TestReplayedAnswersObeyTheRules(t *testing.T) {
 	refused(made, "treasure")
 	made.as = c.who("admin")
 	requireReplayed(t, first, c.sent(t, made))
+
+	// That such a field has changed.
+	c.sql(t, `UPDATE users SET role = 'moderator' WHERE id = $1`, c.ids["stranger"].UUID)
+	renamed := request{as: c.who("admin"), header: []string{"merge"}, vars: object{"id": c.ids["stranger"].String()},
+		document: `mutation($id: ID!) { updateUser(id: $id, expectedVersion: 1, onConflict: MERGE, input: {name: "New"}) { name } }`}
+	first = c.sent(t, renamed)
+	require.Contains(t, string(first.extensions(t).Merged), `"role"`)
+	requireReplayed(t, first, c.sent(t, renamed))
+	renamed.as = c.ids["admin"].UUID.String()
+	refused(renamed, `"role"`)
 
 	// What only a cursor tells of.
 	listed := request{header: []string{"k"}, vars: object{"t": c.ids["shared"].String(), "s": "x"},
@@ -539,4 +568,29 @@ func TestStatementsOfKeys(t *testing.T) {
 	r.document = `mutation($id: ID!, $version: Int!, $input: UpdateThreadInput!) { updateThread(id: $id, expectedVersion: $version, input: $input) { version } }`
 	require.Equal(t, []string{"begin .", "select set_config($1,", "with was", "update threads", "select t.id,", "update idempotency_keys", "commit ."}, count(r))
 	require.Equal(t, []string{"begin .", "select set_config($1,", "with was", "select request,", "rollback .", "select t.id,"}, count(r))
+}
+
+// BenchmarkKeys measures what a key costs a mutation of one record, and what an answer costs that is given again.
+func BenchmarkKeys(b *testing.B) {
+	t := setup(b)
+	body := func(header []string) request {
+		return request{header: header, document: `mutation { createThread(input: {subject: "x"}) { id version } }`}
+	}
+	t.sent(b, body([]string{"again"}))
+	n := 0
+	for _, c := range []struct {
+		name string
+		key  func() []string
+	}{
+		{"none", func() []string { return nil }},
+		{"new", func() []string { n++; return []string{fmt.Sprint("k", n)} }},
+		{"again", func() []string { return []string{"again"} }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				t.sent(b, body(c.key()))
+			}
+		})
+	}
 }

@@ -40,7 +40,9 @@ function* versioned(value) {
   for (const inner of Object.values(value)) yield* versioned(inner);
 }
 
-export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce() } = {}) {
+export function createApolloClient(session, socket, options = {}) {
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
+
   const authorize = new SetContextLink(({ headers }) => {
     const held = session.current();
     return { held, response: undefined, headers: { ...headers, ...session.headers(held) } };

@@ -6,7 +6,8 @@
 //
 // fetch may be another one, such as createFetch of standby.js. patience (ms) is for an attempt, and has to be longer than the server's own,
 // which is 30 s; pause (ms) is before the second, and is twice as long each time. Where the server says to try again after more than
-// longest (ms), its answer is the last. writes says of a request whether it is a mutation of records.
+// longest (ms), its answer is the last. writes says of a request whether it is a mutation of records, signedIn whether anybody is, since
+// nobody's takes no key.
 export function createOnce({
   fetch = (...request) => globalThis.fetch(...request),
   attempts = 4,
@@ -14,13 +15,26 @@ export function createOnce({
   pause = 500,
   longest = 10_000,
   writes = writesRecords,
+  signedIn = () => true,
 } = {}) {
+  // The keys of mutations that may have been carried out, and were refused when they were sent again, by their bodies: as when a token has
+  // expired meanwhile. Who renews it sends the same once more, at once.
+  const refused = new Map();
+
+  function keyOf(text) {
+    const waiting = refused.get(text)?.filter(({ until }) => until > Date.now()) ?? [];
+    const next = waiting.shift();
+    if (waiting.length > 0) refused.set(text, waiting);
+    else refused.delete(text);
+    return next?.key ?? newKey();
+  }
+
   return async (url, options) => {
     const headers = new Headers(options?.headers);
     const body = parsed(options?.body);
     if (!headers.has('idempotency-key') && !body?.extensions?.idempotencyKey) {
-      if (!body || !writes(body)) return fetch(url, options);
-      headers.set('idempotency-key', newKey());
+      if (!body || !writes(body) || !signedIn()) return fetch(url, options);
+      headers.set('idempotency-key', keyOf(options.body));
     }
     const left = options.signal;
     for (let attempt = 1; ; attempt++) {
@@ -34,6 +48,10 @@ export function createOnce({
         const text = await response.text(); // all of it has come
         const told = retryAfter(response.status, text);
         wait = Math.max(told ?? 0, backoff);
+        if (response.status === 401 && attempt > 1 && headers.has('idempotency-key')) {
+          const kept = { key: headers.get('idempotency-key'), until: Date.now() + 60_000 };
+          refused.set(options.body, [...(refused.get(options.body) ?? []), kept]);
+        }
         const empty = [204, 205, 304].includes(response.status); // which may have no body
         if (told === undefined || told > longest || attempt >= attempts) return new Response(empty ? null : text, response);
       } catch (error) {

@@ -23,7 +23,7 @@ const document = (id, text) => (text ? { query: text } : { query: '', documentId
 // createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
 export function createRelayEnvironment(session, socket, options = {}) {
-  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce() } = options;
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
 
   // Who gives a mutation a key of its own, as cacheConfig: { metadata: { idempotencyKey } }, sends it with that.
   async function ask({ id, name, text, operationKind }, variables, { metadata } = {}) {

@@ -7,7 +7,9 @@ import { createOnce } from './once.js';
 
 // createUrqlClient returns a client for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
-export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce() } = {}) {
+export function createUrqlClient(session, socket, options = {}) {
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
+
   const auth = authExchange(async ({ appendHeaders }) => {
     let refused;
     return {

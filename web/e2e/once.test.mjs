@@ -235,6 +235,28 @@ test('UNAVAILABLE is tried again when the server says, within bounds', async (t)
   assert.equal(long.sent.length, 1);
 });
 
+test('a mutation whose token expires while it is sent again has its key when that is renewed', async () => {
+  const refusal = { status: 401, errors: [{ message: 'no', extensions: { code: 'UNAUTHENTICATED' } }] };
+  const line = scripted(lost, refusal, done, done, refusal, done);
+  const fetch = createOnce({ fetch: line.fetch, pause: 1 });
+  assert.equal((await post(fetch, { query: create })).status, 401);
+  for (let i = 0; i < 4; i++) await post(fetch, { query: create });
+  const keys = line.sent.map(({ key }) => key);
+  assert.deepEqual(keys.slice(0, 3), [keys[0], keys[0], keys[0]]);
+  assert.equal(new Set(keys.slice(2)).size, 4, 'and each other one has its own');
+});
+
+test('nobody sends no key, and is told that nobody is signed in', async () => {
+  const nobody = { ...session, current: () => undefined, headers: () => ({}) };
+  const relay = createRelayEnvironment(nobody, socket, { endpoint }).getNetwork();
+  const errors = [
+    await createApolloClient(nobody, socket, { endpoint }).mutate({ mutation: apolloGQL(create), variables: { subject: 'x' } }).catch((e) => e.errors[0]),
+    (await createUrqlClient(nobody, socket, { endpoint }).mutation(create, { subject: 'x' }).toPromise()).error.graphQLErrors[0],
+    (await relay.execute({ name: 'Add', text: create, operationKind: 'mutation' }, { subject: 'x' }, {}).toPromise().catch((e) => e.source)).errors[0],
+  ];
+  for (const { extensions } of errors) assert.equal(extensions.code, 'UNAUTHENTICATED');
+});
+
 test('an attempt that is not answered is given up, and the next is made', async () => {
   let sent = 0;
   const silent = (url, { signal }) => new Promise((_, reject) => {
