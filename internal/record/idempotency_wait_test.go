@@ -43,7 +43,7 @@ func (b *bundle) held(t *testing.T) (there <-chan struct{}, release func()) {
 // at waits until so many have a key of ada's, or wait for it, on this node.
 func (b *bundle) at(t *testing.T, key string, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return b.stores.Engine.AtKey(b.ada.UUID, key) == n }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.stores.AtKey(b.ada.UUID, key) == n }, 10*time.Second, time.Millisecond)
 }
 
 // queued waits until so many statements wait for locks.
@@ -197,7 +197,7 @@ func TestAVanishedNodeLeavesItsKeys(t *testing.T) {
 	require.Len(t, lost.Errors, 1, lost.raw)
 	require.Equal(t, "UNAVAILABLE", lost.Errors[0].code(), lost.raw)
 	require.EqualValues(t, 1, lost.Errors[0].Extensions["retryAfter"])
-	requireReplayed(t, done, b.sent(t, r))
+	requireReplayed(t, done, other.sent(t, r))
 	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
 }
 
@@ -384,8 +384,7 @@ func TestPayloadsByHand(t *testing.T) {
 // presented is an error as the server would present it.
 func presented(_ context.Context, err error) *gqlerror.Error {
 	out := &gqlerror.Error{Message: err.Error(), Extensions: map[string]any{}}
-	var e *record.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*record.Error](err); ok {
 		out.Extensions = e.Extensions()
 	}
 	return out
