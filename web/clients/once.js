@@ -17,24 +17,24 @@ export function createOnce({
   writes = writesRecords,
   signedIn = () => true,
 } = {}) {
-  // The keys of mutations that may have been carried out, and were refused when they were sent again, by their bodies: as when a token has
-  // expired meanwhile. Who renews it sends the same once more, at once.
-  const refused = new Map();
+  // The keys of mutations that may have been carried out, and were refused when they were sent again, as when a token has expired
+  // meanwhile. Who renews it sends the same once more, at once.
+  let refused = [];
 
-  function keyOf(text) {
-    const waiting = refused.get(text)?.filter(({ until }) => until > Date.now()) ?? [];
-    const next = waiting.shift();
-    if (waiting.length > 0) refused.set(text, waiting);
-    else refused.delete(text);
-    return next?.key ?? newKey();
+  function keyOf(body) {
+    refused = refused.filter(({ until }) => until > Date.now());
+    const i = refused.findIndex((before) => before.body === body);
+    return i < 0 ? newKey() : refused.splice(i, 1)[0].key;
   }
 
   return async (url, options) => {
     const headers = new Headers(options?.headers);
     const body = parsed(options?.body);
+    let key;
     if (!headers.has('idempotency-key') && !body?.extensions?.idempotencyKey) {
       if (!body || !writes(body) || !signedIn()) return fetch(url, options);
-      headers.set('idempotency-key', keyOf(options.body));
+      key = keyOf(options.body);
+      headers.set('idempotency-key', key);
     }
     const left = options.signal;
     for (let attempt = 1; ; attempt++) {
@@ -48,10 +48,7 @@ export function createOnce({
         const text = await response.text(); // all of it has come
         const told = retryAfter(response.status, text);
         wait = Math.max(told ?? 0, backoff);
-        if (response.status === 401 && attempt > 1 && headers.has('idempotency-key')) {
-          const kept = { key: headers.get('idempotency-key'), until: Date.now() + 60_000 };
-          refused.set(options.body, [...(refused.get(options.body) ?? []), kept]);
-        }
+        if (key && response.status === 401 && attempt > 1) refused.push({ key, body: options.body, until: Date.now() + 60_000 });
         const empty = [204, 205, 304].includes(response.status); // which may have no body
         if (told === undefined || told > longest || attempt >= attempts) return new Response(empty ? null : text, response);
       } catch (error) {

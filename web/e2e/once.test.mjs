@@ -244,6 +244,12 @@ test('a mutation whose token expires while it is sent again has its key when tha
   const keys = line.sent.map(({ key }) => key);
   assert.deepEqual(keys.slice(0, 3), [keys[0], keys[0], keys[0]]);
   assert.equal(new Set(keys.slice(2)).size, 4, 'and each other one has its own');
+
+  const byHand = scripted(lost, refusal, done);
+  const other = createOnce({ fetch: byHand.fetch, pause: 1 });
+  await post(other, { query: create }, { headers: { 'idempotency-key': 'mine' } });
+  await post(other, { query: create });
+  assert.notEqual(byHand.sent[2].key, 'mine', "nor has the application's for another");
 });
 
 test('nobody sends no key, and is told that nobody is signed in', async () => {
