@@ -13,7 +13,7 @@ export function createOnce({
   attempts = 4,
   patience = 40_000,
   pause = 500,
-  longest = 10_000,
+  longest = 60_000,
   writes = writesRecords,
   signedIn = () => true,
 } = {}) {
