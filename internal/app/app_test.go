@@ -231,7 +231,8 @@ func TestStartRefuses(t *testing.T) {
 
 func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
 	t.Parallel()
-	core, err := newCore(t.Context(), settings(Config{PublicURL: publicURL, Pubsub: PubsubMemory}), dbtest.New(t))
+	pool := dbtest.New(t)
+	core, err := newCore(t.Context(), settings(Config{PublicURL: publicURL, Pubsub: PubsubMemory}), pool, pool)
 	require.NoError(t, err)
 	s, err := server.New(server.Deps{Schema: core.schema}, nil)
 	require.NoError(t, err)

@@ -22,6 +22,10 @@ var PublicFields = []string{
 	"requestEmailVerification", "verifyEmail", "requestPasswordReset", "resetPassword", "revertEmail",
 }
 
+// PartingFields are those that end sessions. They wait for nobody, and have connections of their own, so that who is in danger can sign out
+// whatever the load.
+var PartingFields = []string{"logout", "logoutEverywhere", "revokeSession"}
+
 // RegisterInput is what a new account is made of.
 type RegisterInput struct {
 	Email, Username, Name, Password string

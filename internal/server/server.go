@@ -120,10 +120,11 @@ type Config struct {
 	ShutdownTimeout time.Duration
 }
 
-// How long ending takes, where nobody says.
+// What is taken where nobody says.
 const (
-	DefaultShutdownSpread  = 2 * time.Second
-	DefaultShutdownTimeout = 20 * time.Second
+	DefaultOperationTimeout = 30 * time.Second
+	DefaultShutdownSpread   = 2 * time.Second
+	DefaultShutdownTimeout  = 20 * time.Second
 )
 
 func (c *Config) withDefaults() (Config, error) {
@@ -140,7 +141,7 @@ func (c *Config) withDefaults() (Config, error) {
 		return cfg, errors.New("server: OperationTimeout, ShutdownDelay, ShutdownSpread and ShutdownTimeout must not be negative")
 	}
 	if cfg.OperationTimeout == 0 {
-		cfg.OperationTimeout = 30 * time.Second
+		cfg.OperationTimeout = DefaultOperationTimeout
 	}
 	cfg.ShutdownSpread = cmp.Or(cfg.ShutdownSpread, DefaultShutdownSpread)
 	cfg.ShutdownTimeout = cmp.Or(cfg.ShutdownTimeout, DefaultShutdownTimeout)
