@@ -44,7 +44,7 @@ var testJWTKeys, testSecretKeys = auth.GenerateKey(), auth.GenerateSecret()
 func inProduction(url string, more ...string) []string {
 	return append([]string{
 		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=http://localhost:8080", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
-		"SMTP_URL=none",
+		"SMTP_URL=none", "SHUTDOWN_DELAY=0",
 	}, more...)
 }
 

@@ -133,7 +133,7 @@ func (c Config) checkLoad() error {
 			total, least, cmp.Or(s.ShutdownSpread, server.DefaultShutdownSpread), shortestShutdown)
 	}
 	timeout := cmp.Or(s.OperationTimeout, server.DefaultOperationTimeout)
-	if s.Load.Patience > timeout {
+	if s.Load.Patience > timeout { // the wait is part of it
 		return fmt.Errorf("OPERATION_WAIT: %s is more than REQUEST_TIMEOUT, %s", s.Load.Patience, timeout)
 	}
 	return nil
