@@ -44,7 +44,8 @@ var mayImport = map[string][]string{
 	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/job", "internal/mail",
-		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/viewer", "migrations", "web",
+		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/turn", "internal/viewer", "migrations",
+		"web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

@@ -26,11 +26,12 @@ const tokenAudience = "godstack"
 // accounts is what signs people in, with the parts that it stands on.
 type accounts struct {
 	*auth.Service
-	mail   *mail.Recorder
-	sender mail.Sender // what the queue's mails are sent by
-	counts ratelimit.Store
-	limit  server.LimitFunc // nil where there is no limit
-	redis  rueidis.Client   // nil without a RedisURL
+	mail      *mail.Recorder
+	passwords *auth.Passwords
+	sender    mail.Sender // what the queue's mails are sent by
+	counts    ratelimit.Store
+	limit     server.LimitFunc // nil where there is no limit
+	redis     rueidis.Client   // nil without a RedisURL
 }
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
@@ -47,6 +48,7 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool, reserve *pgxpool.Pool,
 	if err != nil {
 		return nil, err
 	}
+	a.passwords = passwords
 	if cfg.RedisURL != "" {
 		if a.redis, err = openRedis(cfg.RedisURL); err != nil {
 			return nil, err

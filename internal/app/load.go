@@ -11,8 +11,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"godstack/internal/server"
+	"godstack/internal/turn"
 )
 
 // Timeouts bound what a connection of the pool may do to the rest, on the server's side: also where the node that asked is gone. Zero is the
@@ -137,6 +139,32 @@ func (c Config) checkLoad() error {
 		return fmt.Errorf("OPERATION_WAIT: %s is more than REQUEST_TIMEOUT, %s", s.Load.Patience, timeout)
 	}
 	return nil
+}
+
+// load registers how many operations run, wait and were refused.
+func (m *metrics) load(srv *server.Server, c *core) {
+	gauge := func(name, help string, f func(turn.Stats) int) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "godstack", Name: name, Help: help},
+			func() float64 { return float64(f(srv.Load())) }))
+	}
+	gauge("turns_taken", "Turns of operations that run.", func(s turn.Stats) int { return s.Taken })
+	gauge("turns_limit", "Turns that there are.", func(s turn.Stats) int { return s.Turns })
+	gauge("turns_waiting", "Operations that wait for a turn.", func(s turn.Stats) int { return s.Waiting })
+	refused := func(reason string, f func() uint64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "godstack", Name: "operations_refused_total", Help: "Operations refused since there was too much to do.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(f()) }))
+	}
+	for _, why := range turn.Reasons() {
+		refused(string(why), func() uint64 { return srv.Load().Refused[why] })
+	}
+	refused("passwords", func() (n uint64) {
+		for _, of := range c.accounts.passwords.Load().Refused {
+			n += of
+		}
+		return n
+	})
 }
 
 // bounded calls f, and returns when it does; or, with an error, some time after ctx was done.
