@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -397,4 +399,29 @@ func TestTheEndIsBounded(t *testing.T) {
 	})
 	soft, hard := Config{}.jobsEnd()
 	require.Equal(t, 19*time.Second, soft+2*hard, "jobs, and taking leave, are within the shutdown's time")
+}
+
+// TestClientsArePatient runs what applications use against a program that refuses them at first.
+func TestClientsArePatient(t *testing.T) {
+	t.Parallel()
+	l := newLoaded(t, 2, func(cfg *Config) { cfg.Server.Load = server.Load{Turns: 1, Waiting: 1, Patience: 25 * time.Second} })
+	l.user(t, "ada", "user")
+	token := l.on(0).login(t, "ada").access
+	release := l.lock(t)
+	var slowly sync.WaitGroup
+	for i, she := range l.people {
+		slowly.Go(func() {
+			if a, err := she.ask(slow(i), nil); err != nil || a.status != http.StatusOK {
+				t.Errorf("%v %v", a, err)
+			}
+		})
+	}
+	l.waiting(t, 1)
+	require.Eventually(t, func() bool { return l.figure(t, "turns_waiting") == 1 }, patience, 5*time.Millisecond)
+	idle := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		release()
+		slowly.Wait()
+	}))
+	t.Cleanup(idle.Close)
+	runNode(t, "patience.test.mjs", "BASE_URL="+l.on(0).url, "IDLE_URL="+idle.URL, "TOKEN="+token, "PASSWORD="+password)
 }

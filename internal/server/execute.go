@@ -69,7 +69,7 @@ func (s *Server) perform(out outlet, op *graphql.OperationContext) {
 	defer cancel()
 	ctx, o := s.observe(ctx, op)
 	defer o.end(true)
-	turn, err := s.turn(ctx, op)
+	ctx, turn, err := s.turn(ctx, op)
 	defer turn.give()
 	var resp *graphql.Response
 	if err == nil {
@@ -122,7 +122,7 @@ func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationCont
 			stream.Close()
 		}
 	}()
-	turn, err := s.turn(ctx, op)
+	ctx, turn, err := s.turn(ctx, op)
 	defer turn.give()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -131,7 +131,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 	}
 	ctx, o := s.observe(ctx, op)
 	defer o.end(true) // where the executor panics
-	turn, err := s.turn(ctx, op)
+	ctx, turn, err := s.turn(ctx, op)
 	defer turn.give() // likewise
 	var resp *graphql.Response
 	if err == nil {

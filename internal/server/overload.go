@@ -95,16 +95,36 @@ func (h *held) give() {
 	}
 }
 
-// turn waits until an operation may run. The turns have to be given back, also where there is an error.
-func (s *Server) turn(ctx context.Context, op *graphql.OperationContext) (h held, err error) {
+// turn waits until an operation may run, and returns the context to run it in. The turns have to be given back, also where there is an error.
+func (s *Server) turn(ctx context.Context, op *graphql.OperationContext) (_ context.Context, h held, err error) {
 	if s.turns.all == nil {
-		return h, nil
+		return ctx, h, nil
 	}
 	h = s.wanted(ctx, op)
 	if h.queue == nil {
-		return h, nil
+		return ctx, h, nil
 	}
-	return h, s.wait(ctx, &h)
+	if has := h.queue.Most(h.turns); has < h.turns {
+		ctx = context.WithValue(ctx, laneKey{}, make(lane, has))
+	}
+	return ctx, h, s.wait(ctx, &h)
+}
+
+// lane is in the context of a query that has fewer turns than root fields. It holds one for each that runs.
+type lane chan struct{}
+
+type laneKey struct{}
+
+// inTurn runs a root field when its query has a turn for it: gqlgen runs all of them at once, and each takes a connection or more.
+func inTurn(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
+	if l, ok := ctx.Value(laneKey{}).(lane); ok {
+		select {
+		case l <- struct{}{}:
+			defer func() { <-l }()
+		case <-ctx.Done(): // which the field says
+		}
+	}
+	return next(ctx)
 }
 
 // arrive waits until somebody may be asked who they are, who comes by a socket: thousands may come at once.

@@ -263,6 +263,7 @@ func (s *Server) setExecutor() (err error) {
 	}
 	g.SetQueryCache(docs)
 	g.Use(limits)
+	g.AroundRootFields(inTurn)
 	for _, e := range s.deps.Extensions {
 		g.Use(e)
 	}

@@ -115,7 +115,7 @@ func (q *Queue[K]) Take(ctx context.Context, turns int, shares [2]K) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	turns = q.bounded(turns)
+	turns = q.Most(turns)
 	q.mu.Lock()
 	if q.free >= turns && !q.crowded(turns, shares) && q.first() < 0 {
 		q.grant(turns, shares)
@@ -134,11 +134,11 @@ func (q *Queue[K]) Take(ctx context.Context, turns int, shares [2]K) error {
 func (q *Queue[K]) Give(turns int, shares [2]K) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.give(q.bounded(turns), shares)
+	q.give(q.Most(turns), shares)
 }
 
-// bounded is how many turns one gets who asks for so many.
-func (q *Queue[K]) bounded(turns int) int { return min(max(turns, 1), q.half) }
+// Most is how many turns one gets who asks for so many.
+func (q *Queue[K]) Most(turns int) int { return min(max(turns, 1), q.half) }
 
 // lineUp has somebody wait, or says why not. It wants mu, as do those below that do not say otherwise.
 func (q *Queue[K]) lineUp(turns int, shares [2]K) (w *waiter[K], why Reason) {

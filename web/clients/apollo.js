@@ -7,6 +7,8 @@ import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { OperationTypeNode } from 'graphql';
 import { from, switchMap } from 'rxjs';
 
+import { createPatient } from './patience.js';
+
 // RecordCache never lets a record's version go back: an answer may come later than an event that is newer.
 class RecordCache extends InMemoryCache {
   write(options) {
@@ -38,7 +40,7 @@ function* versioned(value) {
   for (const inner of Object.values(value)) yield* versioned(inner);
 }
 
-export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
+export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch = createPatient() } = {}) {
   const authorize = new SetContextLink(({ headers }) => {
     const held = session.current();
     return { held, response: undefined, headers: { ...headers, ...session.headers(held) } };

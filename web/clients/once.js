@@ -1,9 +1,11 @@
 // Mutations of records that are sent again where their answer was lost, and yet are carried out once.
 
+import { createPatient } from './patience.js';
+
 // createOnce is fetch for queries and mutations. It gives each mutation of records an idempotency key, and where there was no answer sends
 // it again with the same: if it was carried out, the server answers as it did then. fetch may be another one, such as createFetch of
 // standby.js.
-export function createOnce({ fetch = (...request) => globalThis.fetch(...request), attempts = 4, pause = 500 } = {}) {
+export function createOnce({ fetch = createPatient(), attempts = 4, pause = 500 } = {}) {
   return async (url, options) => {
     if (!writes(options?.body)) return fetch(url, options);
     const headers = new Headers(options.headers);

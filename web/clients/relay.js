@@ -1,6 +1,8 @@
 // Relay with Godstack: queries and mutations over HTTP, subscriptions over a WebSocket, tokens renewed on the way.
 import { commitLocalUpdate, Environment, Network, Observable, RecordSource, Store } from 'relay-runtime';
 
+import { createPatient } from './patience.js';
+
 const attempts = 3;
 
 // RecordStore never lets a record's version go back: an answer may come later than an event that is newer.
@@ -21,7 +23,7 @@ const document = (id, text) => (text ? { query: text } : { query: '', documentId
 // createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
 export function createRelayEnvironment(session, socket, options = {}) {
-  const { endpoint = '/graphql', credentials = 'same-origin', fetch = globalThis.fetch } = options;
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createPatient() } = options;
 
   async function ask({ id, name, text, operationKind }, variables) {
     let renewed = false;

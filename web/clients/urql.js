@@ -3,9 +3,11 @@ import { cacheExchange, Client, fetchExchange, makeOperation, subscriptionExchan
 import { authExchange } from '@urql/exchange-auth';
 import { retryExchange } from '@urql/exchange-retry';
 
+import { createPatient } from './patience.js';
+
 // createUrqlClient returns a client for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
-export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
+export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch = createPatient() } = {}) {
   const auth = authExchange(async ({ appendHeaders }) => {
     let refused;
     return {
