@@ -94,7 +94,7 @@ func (a *api) jobs(t *testing.T) (n int) {
 
 func (a *api) exists(t *testing.T, id record.ID) (yes bool) {
 	t.Helper()
-	require.NoError(t, a.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM threads WHERE id = $1)`, id.UUID).Scan(&yes))
+	require.NoError(t, a.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM threads WHERE id = $1 AND deleted_at IS NULL)`, id.UUID).Scan(&yes))
 	return yes
 }
 
