@@ -265,7 +265,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Extensions: core.extensions,
 		Viewer:     core.accounts.Viewer,
 		Public:     auth.PublicFields,
-		Together:   auth.MutationFields,
+		Slow:       auth.PasswordFields,
 		Parting:    auth.PartingFields,
 		Watch:      core.accounts.Watch,
 		Check:      core.accounts.Check,

@@ -26,6 +26,9 @@ var PublicFields = []string{
 // whatever the load.
 var PartingFields = []string{"logout", "logoutEverywhere", "revokeSession"}
 
+// PasswordFields are those that hash a password.
+var PasswordFields = []string{"register", "login", "resetPassword", "changePassword", "changeEmail", "enrollTotp", "disableTotp"}
+
 // RegisterInput is what a new account is made of.
 type RegisterInput struct {
 	Email, Username, Name, Password string

@@ -27,7 +27,7 @@ type PasswordConfig struct {
 	// Threads that one hash runs on; 1 by default, 16 at most.
 	Threads uint8
 	// MaxConcurrent is how many hashes are computed at once, GOMAXPROCS by default. Others wait, so that memory is
-	// bounded by MaxConcurrent times Memory, whoever asks for how many: 256 of them at least, for 5 s at most. The rest is refused.
+	// bounded by MaxConcurrent times Memory, whoever asks for how many: 256 of them at least, for 15 s at most. The rest is refused.
 	MaxConcurrent int
 }
 
@@ -41,7 +41,7 @@ const (
 	hashBytes = 32
 
 	// hashPatience is how long somebody waits for a hash to begin.
-	hashPatience = 5 * time.Second
+	hashPatience = 15 * time.Second
 
 	// maxPasswordBytes bounds the work of normalisation; 64 characters of any script are less.
 	maxPasswordBytes = 1 << 10

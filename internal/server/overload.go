@@ -39,16 +39,16 @@ type Load struct {
 // parting is how many operations of Deps.Parting run at the same time, beside all others.
 const parting = 1
 
-// share is what should not have all turns: a user, or who is not signed in at an address; a document; what signs in.
+// share is what should not have all turns: a user, or who is not signed in at an address; or a document.
 type share struct {
 	of       holder
 	document *ast.QueryDocument
-	together bool
 }
 
 // turns is what operations wait for.
 type turns struct {
 	all     *turn.Queue[share] // nil: nobody waits
+	slow    *turn.Queue[share]
 	parting *turn.Queue[share]
 	told    atomic.Int64 // when the log was told last that there are refusals, in seconds
 }
@@ -64,6 +64,10 @@ func (s *Server) setTurns() (err error) {
 	if s.turns.all, err = turn.New[share](turn.Config{Turns: l.Turns, Waiting: l.Waiting, Patience: l.Patience}); err != nil {
 		return fmt.Errorf("server: Load: %w", err)
 	}
+	s.turns.slow, err = turn.New[share](turn.Config{Turns: max(2, l.Turns/2), Patience: max(l.Patience, s.cfg.OperationTimeout/2)})
+	if err != nil {
+		return fmt.Errorf("server: Load: %w", err)
+	}
 	s.turns.parting, err = turn.New[share](turn.Config{Turns: parting, Patience: l.Patience})
 	return err
 }
@@ -74,8 +78,12 @@ func (s *Server) Load() turn.Stats {
 		return turn.Stats{}
 	}
 	stats := s.turns.all.Stats()
-	for why, n := range s.turns.parting.Stats().Refused {
-		stats.Refused[why] += n
+	for _, q := range []*turn.Queue[share]{s.turns.slow, s.turns.parting} {
+		own := q.Stats()
+		stats.Turns, stats.Taken, stats.Waiting = stats.Turns+own.Turns, stats.Taken+own.Taken, stats.Waiting+own.Waiting
+		for why, n := range own.Refused {
+			stats.Refused[why] += n
+		}
 	}
 	return stats
 }
@@ -155,14 +163,14 @@ func (s *Server) wait(ctx context.Context, h *held) error {
 
 // wanted is what turns an operation takes: none where it asks for nothing but the schema.
 func (s *Server) wanted(ctx context.Context, op *graphql.OperationContext) held {
-	fields, leaves, together := 0, true, true
+	fields, leaves, slow := 0, true, true
 	roots(op.Operation.SelectionSet, func(name string) {
 		if strings.HasPrefix(name, "__") {
 			return
 		}
 		fields++
 		leaves = leaves && slices.Contains(s.deps.Parting, name)
-		together = together && slices.Contains(s.deps.Together, name)
+		slow = slow && slices.Contains(s.deps.Slow, name)
 	})
 	h := held{queue: s.turns.all, turns: fields, shares: [2]share{s.shareOf(ctx), {document: op.Doc}}}
 	switch kind := op.Operation.Operation; {
@@ -172,8 +180,10 @@ func (s *Server) wanted(ctx context.Context, op *graphql.OperationContext) held 
 		return h
 	case kind == ast.Mutation && leaves:
 		h.queue = s.turns.parting
-	case kind == ast.Mutation && together: // or a login would have a share by each way to write it
-		h.shares[1] = share{together: true}
+		h.shares = [2]share{}
+	case kind == ast.Mutation && slow:
+		h.queue = s.turns.slow
+		h.shares = [2]share{} // limits by address are for that
 	}
 	h.turns = 1 // one root field after the other
 	return h

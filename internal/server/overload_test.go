@@ -88,7 +88,7 @@ func TestOverload(t *testing.T) {
 		refusedNow(t, <-first)
 		refusedNow(t, <-second)
 		require.Equal(t, time.Second, time.Since(start))
-		require.Equal(t, turn.Stats{Turns: 2, Taken: 2, Refused: map[turn.Reason]uint64{turn.Full: 1, turn.Late: 2, turn.Crowded: 0}}, b.Load())
+		require.Equal(t, turn.Stats{Turns: 5, Taken: 2, Refused: map[turn.Reason]uint64{turn.Full: 1, turn.Late: 2, turn.Crowded: 0}}, b.Load())
 		waits := b.ask(t, "fay", `{ f: ok }`)
 		close(b.release)
 		for _, a := range append(running, waits) {
@@ -110,15 +110,11 @@ func TestNobodyIsStarved(t *testing.T) {
 		"many fields": func(b *busy, i int) <-chan answer {
 			return b.ask(t, "ada", fmt.Sprintf(`{ a%d: fail ...{ b: fail c: fail } ...D } fragment D on Query { d: fail }`, i))
 		},
-		"signing in": func(b *busy, i int) <-chan answer {
-			return b.ask(t, fmt.Sprint("user", i), fmt.Sprintf(`mutation { a%d: rename(id: 1, expectedVersion: 1) }`, i))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := newBusy(t, Load{Turns: 4, Waiting: 20}, func(d *Deps, _ *Config) { d.Together = []string{"rename"} })
-				b.resolvers["rename"] = b.resolvers["fail"]
+				b := newBusy(t, Load{Turns: 4, Waiting: 20})
 				var crowded []<-chan answer
 				for i := range 50 {
 					crowded = append(crowded, crowd(b, i))
@@ -141,6 +137,28 @@ func TestNobodyIsStarved(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowFieldsHaveTurnsOfTheirOwn: what takes long for itself, as signing in, holds up nobody else, and may wait for longer.
+func TestSlowFieldsHaveTurnsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, Load{Turns: 4, Waiting: 1}, func(d *Deps, _ *Config) { d.Slow = []string{"rename"} })
+		b.resolvers["rename"] = b.resolvers["fail"]
+		var slow []<-chan answer
+		for i := range 3 {
+			slow = append(slow, b.ask(t, "", fmt.Sprintf(`mutation { a%d: rename(id: 1, expectedVersion: 1) }`, i)))
+		}
+		require.Equal(t, turn.Stats{Turns: 7, Taken: 2, Waiting: 1, Refused: map[turn.Reason]uint64{turn.Full: 0, turn.Late: 0, turn.Crowded: 0}}, b.Load())
+		require.Equal(t, 200, (<-b.ask(t, "ada", `{ ok }`)).Status)
+		start := time.Now()
+		refusedNow(t, <-slow[2])
+		require.Equal(t, 15*time.Second, time.Since(start))
+		close(b.release)
+		for _, a := range slow[:2] {
+			require.Equal(t, 200, (<-a).Status)
+		}
+	})
 }
 
 // TestOverloadOverSockets: operations over sockets and event streams take turns, as does who comes by a socket; a subscription has its turn

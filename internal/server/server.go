@@ -46,9 +46,9 @@ type Deps struct {
 	// Public names the mutation fields that ask nobody who they are, as signing in. An operation of these alone goes on without a
 	// viewer where Viewer answers UNAUTHENTICATED: a browser sends the cookie of a session that has ended with it.
 	Public []string
-	// Together names the mutation fields whose operations have one share of [Load.Turns], whatever their documents: what takes long for its
-	// work rather than for the database, as signing in.
-	Together []string
+	// Slow names the mutation fields that take long for their own work and little of the database, as signing in. Their operations have half as
+	// many turns of their own, so that they hold up nobody else, and wait for half of Config.OperationTimeout.
+	Slow []string
 	// Parting names the mutation fields whose operations wait for nobody else's, as signing out.
 	Parting []string
 	// Watch ends the sockets and event streams of sessions that end, and lengthens those of cookies whose session is refreshed. Nil: they
