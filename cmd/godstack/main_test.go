@@ -244,3 +244,26 @@ func TestASecondSignalKillsAtOnce(t *testing.T) {
 	require.ErrorAs(t, cmd.Wait(), &exit)
 	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal())
 }
+
+// TestASecondSignalEndsTheDelay: a node that waits for balancers to notice answers meanwhile, and ends at once when it is told again.
+func TestASecondSignalEndsTheDelay(t *testing.T) {
+	t.Parallel()
+	cmd, addr := serve(t, inProduction(dbtest.URL(t), "SHUTDOWN_DELAY=1h", "SHUTDOWN_TIMEOUT=2h")...)
+	ready := func() (line string) {
+		var stdout, stderr bytes.Buffer
+		_ = run(t.Context(), []string{"healthy", "--ready", "--addr", addr}, nil, &stdout, &stderr)
+		return stdout.String() + stderr.String()
+	}
+	require.Equal(t, "ready\n", ready())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool { return ready() == "godstack: not ready: it is draining\n" }, 10*time.Second, time.Millisecond)
+	resp, err := http.Post("http://"+addr+"/graphql", "application/json", strings.NewReader(`{"query": "{ threads { totalCount } }"}`))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 200, resp.StatusCode)
+	require.True(t, resp.Close)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, syscall.SIGTERM, exit.Sys().(syscall.WaitStatus).Signal())
+}

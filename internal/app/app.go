@@ -4,7 +4,9 @@
 //   - Nothing here reads flags or the environment; commands and tests say everything in Config.
 //   - [Start] returns a program that answers, or an error after which nothing is left running.
 //   - Parts end in the reverse of the order they began in: HTTP, background services, the pool, the private
-//     database. Where one part fails, all end, and [App.Wait] says which.
+//     database. Where one part fails, all end, and [App.Wait] says which. After a stop that takes a bounded time (TestTheEndIsBounded), and
+//     loses nothing that was acknowledged (TestShutdownUnderLoad).
+//   - What is more than the database can do is refused (TestTenTimesTheLoad), and what has to go on has connections that nothing else takes.
 //   - In production introspection is off, keys must be given and strong, browsers find the program by https, and a
 //     database whose schema is older than the program is refused.
 //   - Mail is shown in development alone, and to this machine alone. Production does not start before it is said by what mail is sent, or
