@@ -310,7 +310,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		defer close(a.done)
 		defer a.stop()
 		a.err = bounded(ctx, cfg.shutdown(), func() error {
-			return errors.Join(run(ctx, srv, ln, services), core.close(), db.closePools())
+			err := errors.Join(run(ctx, srv, ln, services), core.close())
+			db.closePools()
+			return err
 		})
 		a.err = errors.Join(a.err, db.stop(ctx))
 		if err := cfg.tracer.Close(ctx); err != nil { // a collector that is away is no failure of the program

@@ -169,17 +169,17 @@ func (db *database) watch() []service {
 
 // close ends what was opened, also after ctx is done.
 func (db *database) close(ctx context.Context) error {
-	return errors.Join(db.closePools(), db.stop(ctx))
+	db.closePools()
+	return db.stop(ctx)
 }
 
 // closePools closes connections when nobody uses them any more.
-func (db *database) closePools() error {
+func (db *database) closePools() {
 	for _, p := range []*pgxpool.Pool{db.pool, db.reserve} {
 		if p != nil {
 			p.Close()
 		}
 	}
-	return nil
 }
 
 // stop ends the private cluster, also after ctx is done.

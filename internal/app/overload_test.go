@@ -69,12 +69,12 @@ func (l *loaded) waiting(t *testing.T, n int) {
 }
 
 // figure is what /metrics says.
-func (l *loaded) figure(t *testing.T, name string) (n float64) {
+func (l *loaded) figure(t *testing.T, name string) int {
 	t.Helper()
 	_, text := get(t, "http://"+l.metrics+"/metrics")
 	m := regexp.MustCompile(`(?m)^godstack_` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(text)
 	require.NotNil(t, m, name)
-	n, err := strconv.ParseFloat(m[1], 64)
+	n, err := strconv.Atoi(m[1])
 	require.NoError(t, err)
 	return n
 }
@@ -109,7 +109,7 @@ func TestTenTimesTheLoad(t *testing.T) {
 	const waits, people = 6, 12
 	l := newLoaded(t, people, func(cfg *Config) { cfg.Server.Load = server.Load{Waiting: waits, Patience: 25 * time.Second} })
 	const turns = 6
-	require.EqualValues(t, turns+3+1, l.figure(t, "turns_limit"), "and three for passwords, and one for signing out:"+
+	require.Equal(t, turns+3+1, l.figure(t, "turns_limit"), "and three for passwords, and one for signing out: "+
 		"of ten connections two are reserved, one listens for jobs, one delivers changes")
 	can := turns + waits
 	s := l.people[0].connect(t)
@@ -135,7 +135,7 @@ func TestTenTimesTheLoad(t *testing.T) {
 		}
 	}
 	l.waiting(t, turns)
-	require.EqualValues(t, waits, l.figure(t, "turns_waiting"))
+	require.Equal(t, waits, l.figure(t, "turns_waiting"))
 
 	// By other ways.
 	refusal(t, l.people[3].query(t, `mutation { createThread(input: {subject: "lost"}) { id } }`, nil))
@@ -164,7 +164,7 @@ func TestTenTimesTheLoad(t *testing.T) {
 	require.Zero(t, l.count(t, `threads WHERE subject = 'lost'`), "what is refused is not done")
 	s.operate("1", quick, nil)
 	require.Equal(t, "next", s.receive().Type)
-	require.EqualValues(t, 10*can-can+4, l.figure(t, `operations_refused_total{reason="full"}`)+l.figure(t, `operations_refused_total{reason="crowded"}`))
+	require.Equal(t, 10*can-can+4, l.figure(t, `operations_refused_total{reason="full"}`)+l.figure(t, `operations_refused_total{reason="crowded"}`))
 }
 
 // arrives opens a socket, and returns the code that it is closed with.
@@ -214,7 +214,7 @@ func TestSlowQueriesStopNobodyElse(t *testing.T) {
 			}
 			// Some wait for the lock, half of the places for a turn are taken, and all others are refused.
 			require.Eventually(t, func() bool {
-				return l.figure(t, "turns_waiting") == 10 && int(l.figure(t, "turns_taken"))+10+len(answers) >= all-4
+				return l.figure(t, "turns_waiting") == 10 && l.figure(t, "turns_taken")+10+len(answers) >= all-4
 			}, patience, 10*time.Millisecond)
 			for range 20 {
 				require.Empty(t, l.people[0].query(t, quick, nil).Errors)

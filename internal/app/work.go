@@ -60,7 +60,9 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 				<-ctx.Done()
 				return nil
 			})
-			return errors.Join(err, core.close(), db.closePools())
+			err = errors.Join(err, core.close())
+			db.closePools()
+			return err
 		})
 		a.err = errors.Join(a.err, db.stop(ctx))
 	}()

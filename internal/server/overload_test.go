@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -46,11 +47,27 @@ func newBusy(t *testing.T, l Load, configure ...func(*Deps, *Config)) *busy {
 	return b
 }
 
-// ask asks in somebody's name, on a goroutine of its own.
-func (b *busy) ask(t *testing.T, who, document string) <-chan answer {
+// pending is a request that is not answered yet.
+type pending chan *httptest.ResponseRecorder
+
+// answer waits for it.
+func (p pending) answer(t *testing.T) answer {
 	t.Helper()
-	done := make(chan answer, 1)
-	go func() { done <- b.query(t, document, nil, "Authorization", who) }()
+	w := <-p
+	a := answer{Status: w.Code, Header: w.Header(), raw: w.Body.String()}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &a), a.raw)
+	return a
+}
+
+// ask asks in somebody's name, on a goroutine of its own.
+func (b *busy) ask(who, text string) pending {
+	done := make(pending, 1)
+	r := post(document(text), "Authorization", who)
+	go func() {
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, r)
+		done <- w
+	}()
 	synctest.Wait()
 	return done
 }
@@ -76,23 +93,23 @@ func TestOverload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBusy(t, Load{Turns: 2, Waiting: 2, Patience: time.Second}, func(d *Deps, _ *Config) { d.Parting = []string{"rename"} })
-		running := []<-chan answer{b.ask(t, "ada", `{ a: fail }`), b.ask(t, "bob", `{ b: fail }`)}
+		running := []pending{b.ask("ada", `{ a: fail }`), b.ask("bob", `{ b: fail }`)}
 		start := time.Now()
-		first := b.ask(t, "cleo", `{ c: ok }`)
-		second := b.ask(t, "dan", `mutation { other: __typename rename(id: 1, expectedVersion: 1) ... on Mutation { again: rename(id: 1, expectedVersion: 1) } }`)
-		require.Equal(t, 200, (<-second).Status, "it waits for nobody")
-		second = b.ask(t, "dan", `{ d: ok }`)
-		refusedNow(t, <-b.ask(t, "eve", `{ e: ok }`))
+		first := b.ask("cleo", `{ c: ok }`)
+		second := b.ask("dan", `mutation { other: __typename rename(id: 1, expectedVersion: 1) ... on Mutation { again: rename(id: 1, expectedVersion: 1) } }`)
+		require.Equal(t, 200, second.answer(t).Status, "it waits for nobody")
+		second = b.ask("dan", `{ d: ok }`)
+		refusedNow(t, b.ask("eve", `{ e: ok }`).answer(t))
 		require.Equal(t, start, time.Now(), "at once")
-		require.JSONEq(t, `{"data": {"__typename": "fine"}}`, (<-b.ask(t, "eve", `{ __typename }`)).raw)
-		refusedNow(t, <-first)
-		refusedNow(t, <-second)
+		require.JSONEq(t, `{"data": {"__typename": "fine"}}`, b.ask("eve", `{ __typename }`).answer(t).raw)
+		refusedNow(t, first.answer(t))
+		refusedNow(t, second.answer(t))
 		require.Equal(t, time.Second, time.Since(start))
 		require.Equal(t, turn.Stats{Turns: 5, Taken: 2, Refused: map[turn.Reason]uint64{turn.Full: 1, turn.Late: 2, turn.Crowded: 0}}, b.Load())
-		waits := b.ask(t, "fay", `{ f: ok }`)
+		waits := b.ask("fay", `{ f: ok }`)
 		close(b.release)
 		for _, a := range append(running, waits) {
-			require.Equal(t, 200, (<-a).Status)
+			require.Equal(t, 200, a.answer(t).Status)
 		}
 		require.Zero(t, b.Load().Taken)
 		require.Len(t, b.log.entries(t, "overload: operations are refused"), 2, "once a second")
@@ -103,28 +120,28 @@ func TestOverload(t *testing.T) {
 // TestNobodyIsStarved: neither one user nor one document has all turns, whoever asks and however often; nor has one query with many fields.
 func TestNobodyIsStarved(t *testing.T) {
 	t.Parallel()
-	for name, crowd := range map[string]func(b *busy, i int) <-chan answer{
-		"a user":     func(b *busy, i int) <-chan answer { return b.ask(t, "ada", fmt.Sprintf(`{ a%d: fail }`, i)) },
-		"a document": func(b *busy, i int) <-chan answer { return b.ask(t, fmt.Sprint("user", i), `{ fail }`) },
-		"nobody":     func(b *busy, i int) <-chan answer { return b.ask(t, "", fmt.Sprintf(`{ a%d: fail }`, i)) },
-		"many fields": func(b *busy, i int) <-chan answer {
-			return b.ask(t, "ada", fmt.Sprintf(`{ a%d: fail ...{ b: fail c: fail } ...D } fragment D on Query { d: fail }`, i))
+	for name, crowd := range map[string]func(b *busy, i int) pending{
+		"a user":     func(b *busy, i int) pending { return b.ask("ada", fmt.Sprintf(`{ a%d: fail }`, i)) },
+		"a document": func(b *busy, i int) pending { return b.ask(fmt.Sprint("user", i), `{ fail }`) },
+		"nobody":     func(b *busy, i int) pending { return b.ask("", fmt.Sprintf(`{ a%d: fail }`, i)) },
+		"many fields": func(b *busy, i int) pending {
+			return b.ask("ada", fmt.Sprintf(`{ a%d: fail ...{ b: fail c: fail } ...D } fragment D on Query { d: fail }`, i))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBusy(t, Load{Turns: 4, Waiting: 20})
-				var crowded []<-chan answer
+				var crowded []pending
 				for i := range 50 {
 					crowded = append(crowded, crowd(b, i))
 				}
 				require.Equal(t, 10, b.Load().Waiting, "half of the places")
-				require.JSONEq(t, `{"data": {"ok": "fine"}}`, (<-b.ask(t, "zoe", `{ ok }`)).raw)
+				require.JSONEq(t, `{"data": {"ok": "fine"}}`, b.ask("zoe", `{ ok }`).answer(t).raw)
 				close(b.release)
 				answered := 0
 				for _, a := range crowded {
-					if a := <-a; a.Status == 200 {
+					if a := a.answer(t); a.Status == 200 {
 						answered++
 					} else {
 						refusedNow(t, a)
@@ -145,18 +162,18 @@ func TestSlowFieldsHaveTurnsOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBusy(t, Load{Turns: 4, Waiting: 1}, func(d *Deps, _ *Config) { d.Slow = []string{"rename"} })
 		b.resolvers["rename"] = b.resolvers["fail"]
-		var slow []<-chan answer
+		var slow []pending
 		for i := range 3 {
-			slow = append(slow, b.ask(t, "", fmt.Sprintf(`mutation { a%d: rename(id: 1, expectedVersion: 1) }`, i)))
+			slow = append(slow, b.ask("", fmt.Sprintf(`mutation { a%d: rename(id: 1, expectedVersion: 1) }`, i)))
 		}
 		require.Equal(t, turn.Stats{Turns: 7, Taken: 2, Waiting: 1, Refused: map[turn.Reason]uint64{turn.Full: 0, turn.Late: 0, turn.Crowded: 0}}, b.Load())
-		require.Equal(t, 200, (<-b.ask(t, "ada", `{ ok }`)).Status)
+		require.Equal(t, 200, b.ask("ada", `{ ok }`).answer(t).Status)
 		start := time.Now()
-		refusedNow(t, <-slow[2])
+		refusedNow(t, slow[2].answer(t))
 		require.Equal(t, 15*time.Second, time.Since(start))
 		close(b.release)
 		for _, a := range slow[:2] {
-			require.Equal(t, 200, (<-a).Status)
+			require.Equal(t, 200, a.answer(t).Status)
 		}
 	})
 }
