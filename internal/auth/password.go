@@ -27,7 +27,7 @@ type PasswordConfig struct {
 	// Threads that one hash runs on; 1 by default, 16 at most.
 	Threads uint8
 	// MaxConcurrent is how many hashes are computed at once, GOMAXPROCS by default. Others wait, so that memory is
-	// bounded by MaxConcurrent times Memory, whoever asks for how many: 256 of them at least, for 15 s at most. The rest is refused.
+	// bounded by MaxConcurrent times Memory, whoever asks for how many: 256 for each, for 15 s at most. The rest is refused.
 	MaxConcurrent int
 }
 

@@ -29,8 +29,7 @@ type Load struct {
 	// Turns is how many operations run at the same time. A query has as many turns as root fields, since these run side by side, half of all
 	// at most. Default: any number; package app derives one from the pool.
 	Turns int
-	// Waiting is how many operations may wait for a turn, half of them of one user, or with one document. Default 64 for each turn, and 256
-	// at least.
+	// Waiting is how many operations may wait for a turn, half of them of one user, or with one document. Default 256 for each turn.
 	Waiting int
 	// Patience is how long they may. Default 2 s.
 	Patience time.Duration

@@ -29,7 +29,7 @@ import (
 type Config struct {
 	// Turns is how many may be taken at a time. Required.
 	Turns int
-	// Waiting is how many may wait for one. Default 64 for each turn, and 256 at least.
+	// Waiting is how many may wait for one. Default 256 for each turn.
 	Waiting int
 	// Patience is how long one may wait. Default 2 s.
 	Patience time.Duration
@@ -102,7 +102,7 @@ func New[K comparable](cfg Config) (*Queue[K], error) {
 	case cfg.Patience < 0:
 		return nil, errors.New("turn: Patience is negative")
 	}
-	cfg.Waiting = cmp.Or(cfg.Waiting, max(256, 64*cfg.Turns))
+	cfg.Waiting = cmp.Or(cfg.Waiting, 256*cfg.Turns)
 	cfg.Patience = cmp.Or(cfg.Patience, 2*time.Second)
 	return &Queue[K]{
 		cfg: cfg, half: max(1, cfg.Turns/2), spare: max(1, cfg.Turns/4), free: cfg.Turns, having: map[K]int{}, waiting: map[K]int{},
