@@ -45,7 +45,7 @@ func setupDeployed(t *testing.T) deployed {
 		require.NotEmpty(t, found, "%s: %s", file, pattern)
 		return found
 	}
-	seconds, err := strconv.Atoi(all("internal/server/server.go", `cfg\.ShutdownTimeout = (\d+) \* time\.Second$`)[0])
+	seconds, err := strconv.Atoi(all("internal/server/server.go", `DefaultShutdownTimeout\s+= (\d+) \* time\.Second$`)[0])
 	require.NoError(t, err)
 	d := deployed{
 		port:       all("Dockerfile", `^EXPOSE (\d+)$`)[0],
@@ -259,9 +259,6 @@ type container struct {
 		HTTPGet        struct{ Path, Port string }
 		TimeoutSeconds int
 	}
-	Lifecycle struct {
-		PreStop struct{ Sleep struct{ Seconds int } }
-	}
 }
 
 type kustomization struct {
@@ -336,8 +333,10 @@ func TestKubernetes(t *testing.T) {
 		require.Contains(t, d.routes, probe)
 	}
 	require.Equal(t, []string{"http", "http"}, []string{c.LivenessProbe.HTTPGet.Port, c.ReadinessProbe.HTTPGet.Port})
-	grace := time.Duration(nodes.Spec.TerminationGracePeriodSeconds-c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
-	require.Greater(t, grace, d.shutdown)
+	require.Greater(t, time.Duration(nodes.Spec.TerminationGracePeriodSeconds)*time.Second, d.shutdown)
+	delay, err := time.ParseDuration(env["SHUTDOWN_DELAY"])
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, delay, 5*time.Second, "the service has forgotten the node, which still answers")
 
 	// Who finds it.
 	labels, err := json.Marshal(nodes.Metadata.Labels)

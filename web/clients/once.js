@@ -1,15 +1,17 @@
 // Mutations of records that are sent again where their answer was lost, and yet are carried out once.
 
+import { createPatient, pause as rest } from './patience.js';
+
 // createOnce is fetch for queries and mutations. It gives each mutation of records an idempotency key, and sends it again with the same
 // where there was no answer, or one that is not of the server's, or UNAVAILABLE: if it was carried out, the server answers as it did then.
 // What has a key already, in its headers or in extensions.idempotencyKey, keeps it, and is sent again as well.
 //
-// fetch may be another one, such as createFetch of standby.js. patience (ms) is for an attempt, and has to be longer than the server's own,
+// fetch may be another one, such as createFetch of standby.js; without one, what is no mutation of records is sent by createPatient. patience (ms) is for an attempt, and has to be longer than the server's own,
 // which is 30 s; pause (ms) is before the second, and is twice as long each time. Where the server says to try again after more than
 // longest (ms), its answer is the last. writes says of a request whether it is a mutation of records, signedIn whether anybody is, since
 // nobody's takes no key.
 export function createOnce({
-  fetch = (...request) => globalThis.fetch(...request),
+  fetch,
   attempts = 4,
   patience = 40_000,
   pause = 500,
@@ -17,6 +19,9 @@ export function createOnce({
   writes = writesRecords,
   signedIn = () => true,
 } = {}) {
+  const others = fetch ?? createPatient();
+  const send = fetch ?? ((...request) => globalThis.fetch(...request));
+
   // The keys of mutations that may have been carried out, and were refused when they were sent again, as when a token has expired
   // meanwhile. Who renews it sends the same once more, at once.
   let refused = [];
@@ -32,7 +37,7 @@ export function createOnce({
     const body = parsed(options?.body);
     let key;
     if (!headers.has('idempotency-key') && !body?.extensions?.idempotencyKey) {
-      if (!body || !writes(body) || !signedIn()) return fetch(url, options);
+      if (!body || !writes(body) || !signedIn()) return others(url, options);
       key = keyOf(options.body);
       headers.set('idempotency-key', key);
     }
@@ -44,10 +49,10 @@ export function createOnce({
       let wait = backoff;
       try {
         const signal = left ? AbortSignal.any([left, limit.signal]) : limit.signal;
-        const response = await fetch(url, { ...options, headers, signal });
+        const response = await send(url, { ...options, headers, signal });
         const text = await response.text(); // all of it has come
         const told = retryAfter(response.status, text);
-        wait = Math.max(told ?? 0, backoff);
+        wait = (told ?? 0) + backoff; // so that not all come at once who were told the same
         if (key && response.status === 401 && attempt > 1) refused.push({ key, body: options.body, until: Date.now() + 60_000 });
         const empty = [204, 205, 304].includes(response.status); // which may have no body
         if (told === undefined || told > longest || attempt >= attempts) return new Response(empty ? null : text, response);
@@ -68,22 +73,6 @@ function retryAfter(status, text) {
   if (!answer?.errors && !answer?.data) return status >= 502 && status <= 504 ? 0 : undefined;
   const { code, retryAfter = 0 } = answer.errors?.[0]?.extensions ?? {};
   return code === 'UNAVAILABLE' && !answer.data ? retryAfter * 1000 : undefined;
-}
-
-// rest waits, and rejects when who asked has left.
-function rest(ms, left) {
-  return new Promise((resolve, reject) => {
-    const leave = () => {
-      clearTimeout(timer);
-      reject(left.reason);
-    };
-    const timer = setTimeout(() => {
-      left?.removeEventListener('abort', leave);
-      resolve();
-    }, ms);
-    if (left?.aborted) leave();
-    else left?.addEventListener('abort', leave, { once: true });
-  });
 }
 
 // writesRecords reports whether a request is of generated mutations, which are named so. Those of accounts take no key. Of what has no
