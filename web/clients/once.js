@@ -47,7 +47,7 @@ export function createOnce({
         const response = await fetch(url, { ...options, headers, signal });
         const text = await response.text(); // all of it has come
         const told = retryAfter(response.status, text);
-        wait = Math.max(told ?? 0, backoff);
+        wait = (told ?? 0) + backoff; // so that not all come at once who were told the same
         if (key && response.status === 401 && attempt > 1) refused.push({ key, body: options.body, until: Date.now() + 60_000 });
         const empty = [204, 205, 304].includes(response.status); // which may have no body
         if (told === undefined || told > longest || attempt >= attempts) return new Response(empty ? null : text, response);
