@@ -45,7 +45,7 @@ func setupDeployed(t *testing.T) deployed {
 		require.NotEmpty(t, found, "%s: %s", file, pattern)
 		return found
 	}
-	seconds, err := strconv.Atoi(all("internal/server/server.go", `ShutdownTimeout\s+= (\d+) \* time\.Second$`)[0])
+	seconds, err := strconv.Atoi(all("internal/server/server.go", `DefaultShutdownTimeout\s+= (\d+) \* time\.Second$`)[0])
 	require.NoError(t, err)
 	d := deployed{
 		port:       all("Dockerfile", `^EXPOSE (\d+)$`)[0],

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/pubsub":    {},
 	"internal/replica":   {},
 	"internal/telemetry": {},
+	"internal/turn":      {},
 	"migrations":         {},
 	"web":                {},
 
@@ -37,15 +38,16 @@ var mayImport = map[string][]string{
 	"ent/":            {"ent/", "internal/entity", "internal/entpgx", "internal/record"},
 	"internal/mail":   {},
 	"internal/auth": {
-		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/viewer",
+		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/turn", "internal/viewer",
 	},
 	"internal/job":      {"ent/", "internal/changelog", "internal/mail", "internal/record"},
 	"graph":             {"ent/", "internal/auth", "internal/job", "internal/record", "internal/viewer"},
 	"internal/operator": {"internal/auth", "internal/job", "internal/record", "internal/viewer"},
-	"internal/server":   {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry"},
+	"internal/server":   {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry", "internal/turn"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/job", "internal/mail",
-		"internal/operator", "internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/viewer", "migrations", "web",
+		"internal/operator", "internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry",
+		"internal/turn", "internal/viewer", "migrations", "web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

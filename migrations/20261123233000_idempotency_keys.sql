@@ -9,7 +9,7 @@ CREATE TABLE idempotency_keys (
     request bytea NOT NULL, -- hash of document, operation and variables
     data bytea,             -- of the answer, byte by byte
     beside json,            -- its errors and extensions, null where there were none
-    shown json,             -- the records that it shows: {prefix: {id: [fields that not everybody reads]}}
+    shown json,             -- the records that it shows: {"read", "deleted" or "written": {prefix: {id: [fields that not everybody reads]}}}
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, key)
 );

@@ -55,6 +55,15 @@ type config struct {
 	SocketMessageBytes bound `env:"SOCKET_MESSAGE_BYTES"`
 	SocketWriteBuffer  bound `env:"SOCKET_WRITE_BUFFER"`
 
+	OperationTurns     bound   `env:"OPERATION_TURNS"`
+	OperationQueue     bound   `env:"OPERATION_QUEUE"`
+	OperationWait      period  `env:"OPERATION_WAIT"`
+	RequestTimeout     period  `env:"REQUEST_TIMEOUT"`
+	StatementTimeout   timeout `env:"STATEMENT_TIMEOUT"`
+	TransactionTimeout timeout `env:"TRANSACTION_TIMEOUT"`
+	ShutdownDelay      timeout `env:"SHUTDOWN_DELAY"`
+	ShutdownTimeout    period  `env:"SHUTDOWN_TIMEOUT"`
+
 	// What OpenTelemetry calls them.
 	TracesExporter     tracesExporter `env:"OTEL_TRACES_EXPORTER"`
 	OTLPEndpoint       endpoint       `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
@@ -130,7 +139,7 @@ func (c config) app(log *slog.Logger) app.Config {
 	for _, p := range c.TrustedProxies {
 		proxies = append(proxies, netip.Prefix(p))
 	}
-	return app.Config{
+	return c.bounded(app.Config{
 		DatabaseURL: string(c.DatabaseURL),
 		Addr:        string(c.Addr),
 		PublicURL:   string(c.PublicURL),
@@ -159,7 +168,7 @@ func (c config) app(log *slog.Logger) app.Config {
 			},
 		},
 		Logger: log,
-	}
+	})
 }
 
 // environment is where the program runs.

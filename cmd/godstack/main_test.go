@@ -44,7 +44,7 @@ var testJWTKeys, testSecretKeys = auth.GenerateKey(), auth.GenerateSecret()
 func inProduction(url string, more ...string) []string {
 	return append([]string{
 		"ENV=production", "ADDR=127.0.0.1:0", "PUBLIC_URL=http://localhost:8080", "LOG_LEVEL=debug", "DATABASE_URL=" + url, "JWT_KEYS=" + testJWTKeys, "SECRET_KEYS=" + testSecretKeys,
-		"SMTP_URL=none",
+		"SMTP_URL=none", "SHUTDOWN_DELAY=0",
 	}, more...)
 }
 
@@ -243,4 +243,27 @@ func TestASecondSignalKillsAtOnce(t *testing.T) {
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
 	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal())
+}
+
+// TestASecondSignalEndsTheDelay: a node that waits for balancers to notice answers meanwhile, and ends at once when it is told again.
+func TestASecondSignalEndsTheDelay(t *testing.T) {
+	t.Parallel()
+	cmd, addr := serve(t, inProduction(dbtest.URL(t), "SHUTDOWN_DELAY=1h", "SHUTDOWN_TIMEOUT=2h")...)
+	ready := func() (line string) {
+		var stdout, stderr bytes.Buffer
+		_ = run(t.Context(), []string{"healthy", "--ready", "--addr", addr}, nil, &stdout, &stderr)
+		return stdout.String() + stderr.String()
+	}
+	require.Equal(t, "ready\n", ready())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool { return ready() == "godstack: not ready: it is draining\n" }, 10*time.Second, time.Millisecond)
+	resp, err := http.Post("http://"+addr+"/graphql", "application/json", strings.NewReader(`{"query": "{ threads { totalCount } }"}`))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 200, resp.StatusCode)
+	require.True(t, resp.Close)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, syscall.SIGTERM, exit.Sys().(syscall.WaitStatus).Signal())
 }

@@ -27,16 +27,17 @@ const tokenAudience = "godstack"
 // accounts is what signs people in, with the parts that it stands on.
 type accounts struct {
 	*auth.Service
-	mail   *mail.Recorder
-	sender mail.Sender // what the queue's mails are sent by
-	counts ratelimit.Store
-	limit  server.LimitFunc // nil where there is no limit
-	redis  rueidis.Client   // nil without a RedisURL
+	mail      *mail.Recorder
+	passwords *auth.Passwords
+	sender    mail.Sender // what the queue's mails are sent by
+	counts    ratelimit.Store
+	limit     server.LimitFunc // nil where there is no limit
+	redis     rueidis.Client   // nil without a RedisURL
 }
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
-func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
-	a := &accounts{mail: cmp.Or(cfg.Outbox, &mail.Recorder{}), counts: ratelimit.NewPostgres(pool)}
+func newAccounts(cfg Config, secrets *auth.Secrets, pool, reserve *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
+	a := &accounts{mail: cmp.Or(cfg.Outbox, &mail.Recorder{}), counts: ratelimit.NewPostgres(reserve)}
 	if a.sender, err = newSender(cfg, a.mail); err != nil {
 		return nil, err
 	}
@@ -48,6 +49,7 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func
 	if err != nil {
 		return nil, err
 	}
+	a.passwords = passwords
 	if cfg.RedisURL != "" {
 		if a.redis, err = openRedis(cfg.RedisURL); err != nil {
 			return nil, err
@@ -68,7 +70,8 @@ func newAccounts(cfg Config, secrets *auth.Secrets, pool *pgxpool.Pool, lag func
 		settings.VerifyEmail = auth.VerifyOptional
 	}
 	a.Service, err = auth.New(auth.Deps{
-		Pool: pool, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets}, FollowUps: job.FollowUps{}, Limits: a.counts,
+		Pool: pool, Reserve: reserve, Passwords: passwords, Secrets: secrets, Keys: keys, Mail: job.MailQueue{Sealer: secrets},
+		FollowUps: job.FollowUps{}, Limits: a.counts,
 		Lag: lag, Committed: committed, Logger: cfg.Logger,
 	}, &settings)
 	if err != nil {
@@ -154,7 +157,7 @@ func CreateUser(ctx context.Context, cfg Config, u NewUser) (id string, err erro
 	if err != nil {
 		return "", fmt.Errorf("SECRET_KEYS: %w", err)
 	}
-	a, err := newAccounts(cfg, secrets, db.pool, nil, nil)
+	a, err := newAccounts(cfg, secrets, db.pool, db.reserve, nil, nil)
 	if err != nil {
 		return "", err
 	}

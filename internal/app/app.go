@@ -4,7 +4,9 @@
 //   - Nothing here reads flags or the environment; commands and tests say everything in Config.
 //   - [Start] returns a program that answers, or an error after which nothing is left running.
 //   - Parts end in the reverse of the order they began in: HTTP, background services, the pool, the private
-//     database. Where one part fails, all end, and [App.Wait] says which.
+//     database. Where one part fails, all end, and [App.Wait] says which. After a stop that takes a bounded time (TestTheEndIsBounded), and
+//     loses nothing that was acknowledged (TestShutdownUnderLoad).
+//   - What is more than the database can do is refused (TestTenTimesTheLoad), and what has to go on has connections that nothing else takes.
 //   - In production introspection is off, keys must be given and strong, browsers find the program by https, and a
 //     database whose schema is older than the program is refused.
 //   - Mail is shown in development alone, and to this machine alone. Production does not start before it is said by what mail is sent, or
@@ -14,6 +16,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,13 +89,16 @@ type Config struct {
 	Version string
 	// RateLimit is how many requests a minute an address may make, to all nodes together. Default 1200; negative: any number.
 	RateLimit int
+	// Timeouts bound what a connection of the pool may do to the rest.
+	Timeouts Timeouts
 	// Unrestricted has everybody meet every access rule. It is for measuring what rules cost.
 	Unrestricted bool
 	// Seed fills a database without users with demonstration data before [Start] returns. In development only.
 	Seed bool
 	// Logger takes all logs. Nil: none.
 	Logger *slog.Logger
-	// Server tunes limits and timeouts. Introspection, Cookies, Secure and the pages' trusted documents are set from the fields above, and
+	// Server tunes limits and timeouts. Its ShutdownTimeout bounds the end of the whole program. Load.Turns is by default as many as the pool has
+	// connections for operations. Introspection, Cookies, Secure and the pages' trusted documents are set from the fields above, and
 	// PublicURL joins Origins. Where only trusted documents are executed there is no playground.
 	Server server.Config
 
@@ -141,6 +147,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := c.checkLoad(); err != nil {
+		return c, err
 	}
 	c.Server.Introspection = c.Development
 	c.Server.Cookies = c.Auth.Storage == auth.InCookie || c.Auth.Storage == auth.InBoth
@@ -246,7 +255,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = localURL(ln.Addr())
 	}
-	core, err := newCore(ctx, cfg, db.pool)
+	core, err := newCore(ctx, cfg, db.pool, db.reserve)
 	if err != nil {
 		return nil, err
 	}
@@ -260,11 +269,16 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	counts := newMetrics(cfg)
+	within := cfg.Server
+	within.ShutdownTimeout = cfg.shutdown() - closing
+	within.Load.Turns = cmp.Or(within.Load.Turns, cfg.turns(db.pool))
 	srv, err := server.New(server.Deps{
 		Schema:     core.schema,
 		Extensions: core.extensions,
 		Viewer:     core.accounts.Viewer,
 		Public:     auth.PublicFields,
+		Slow:       auth.PasswordFields,
+		Parting:    auth.PartingFields,
 		Watch:      core.accounts.Watch,
 		Check:      core.accounts.Check,
 		Limit:      core.accounts.limit,
@@ -283,7 +297,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		Tracer:     cfg.tracer,
 		Playground: playground(cfg),
 		Logger:     cfg.Logger,
-	}, &cfg.Server)
+	}, &within)
 	if err != nil {
 		return nil, err
 	}
@@ -304,8 +318,12 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	go func() {
 		defer close(a.done)
 		defer a.stop()
-		err := run(ctx, srv, ln, services)
-		a.err = errors.Join(err, core.close(), db.close(ctx))
+		a.err = bounded(ctx, cfg.shutdown(), func() error {
+			err := errors.Join(run(ctx, srv, ln, services), core.close())
+			db.closePools()
+			return err
+		})
+		a.err = errors.Join(a.err, db.stop(ctx))
 		if err := cfg.tracer.Close(ctx); err != nil { // a collector that is away is no failure of the program
 			cfg.Logger.WarnContext(ctx, "the last traces are lost", "error", err)
 		}

@@ -51,8 +51,8 @@ func TestTheProgramAnswers(t *testing.T) {
 func TestHealthy(t *testing.T) {
 	t.Parallel()
 	p := newPostgresProxy(t, dbtest.URL(t))
-	p.url += "&pool_max_conn_idle_time=1ms&pool_health_check_period=1ms" // who asks the database connects anew
-	a := start(t, Config{DatabaseURL: p.url, Addr: ":0"})
+	p.url += "&pool_max_conn_idle_time=1ms&pool_health_check_period=1ms"   // who asks the database connects anew
+	a := start(t, Config{DatabaseURL: p.url, Addr: ":0", Role: RoleServe}) // jobs that cannot begin end a node
 	_, port, err := net.SplitHostPort(a.Addr().String())
 	require.NoError(t, err)
 	for _, addr := range []string{":" + port, "0.0.0.0:" + port, "127.0.0.1:" + port, "localhost:" + port} {
@@ -231,7 +231,8 @@ func TestStartRefuses(t *testing.T) {
 
 func TestAServiceThatFailsEndsTheProgram(t *testing.T) {
 	t.Parallel()
-	core, err := newCore(t.Context(), settings(Config{PublicURL: publicURL, Pubsub: PubsubMemory}), dbtest.New(t))
+	pool := dbtest.New(t)
+	core, err := newCore(t.Context(), settings(Config{PublicURL: publicURL, Pubsub: PubsubMemory}), pool, pool)
 	require.NoError(t, err)
 	s, err := server.New(server.Deps{Schema: core.schema}, nil)
 	require.NoError(t, err)

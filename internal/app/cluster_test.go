@@ -89,6 +89,29 @@ type cluster struct {
 // newCluster starts one. Nothing is limited but by what change says.
 func newCluster(t *testing.T, change ...func(*Config)) *cluster {
 	t.Helper()
+	c := unstarted(t, change...)
+	for i := range c.nodes {
+		cfg := c.cfg
+		if i > 0 { // so that mails are in one place
+			cfg.Role = RoleServe
+		}
+		c.nodes[i] = start(t, cfg)
+	}
+	return c
+}
+
+// alone is a cluster of one program.
+func alone(t *testing.T, change ...func(*Config)) *cluster {
+	t.Helper()
+	c := unstarted(t, change...)
+	c.nodes[0] = start(t, c.cfg)
+	c.nodes[1] = c.nodes[0]
+	return c
+}
+
+// unstarted is a cluster whose programs are yet to be started.
+func unstarted(t *testing.T, change ...func(*Config)) *cluster {
+	t.Helper()
 	c := &cluster{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}}
 	t.Cleanup(c.http.CloseIdleConnections)
 	plenty := ratelimit.Limit{Quota: 100_000}
@@ -100,13 +123,6 @@ func newCluster(t *testing.T, change ...func(*Config)) *cluster {
 		f(&c.cfg)
 	}
 	c.url = c.cfg.DatabaseURL
-	for i := range c.nodes {
-		cfg := c.cfg
-		if i > 0 { // so that mails are in one place
-			cfg.Role = RoleServe
-		}
-		c.nodes[i] = start(t, cfg)
-	}
 	var err error
 	c.db, err = pgxpool.New(context.Background(), c.url)
 	require.NoError(t, err)

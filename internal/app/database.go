@@ -17,9 +17,10 @@ import (
 	"godstack/migrations"
 )
 
-// database is the pool, and the cluster beneath it where that is ours.
+// database is the pools, and the cluster beneath them where that is ours.
 type database struct {
 	pool    *pgxpool.Pool
+	reserve *pgxpool.Pool // for what has to go on whatever takes all of pool
 	url     string
 	cluster *devdb.Cluster // nil where DatabaseURL names another
 	log     *slog.Logger
@@ -98,7 +99,11 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), db.close(ctx))
 	}
 	poolCfg.ConnConfig.Tracer = cfg.tracer.Statements()
-	db.pool, err = pgxpool.NewWithConfig(ctx, poolCfg)
+	cfg.Timeouts.set(poolCfg)
+	own, reserved := split(db.url, poolCfg)
+	if db.pool, err = pgxpool.NewWithConfig(ctx, own); err == nil {
+		db.reserve, err = pgxpool.NewWithConfig(ctx, reserved)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", err), db.close(ctx))
 	}
@@ -140,7 +145,7 @@ func (db *database) migrate(ctx context.Context) (applied int, err error) {
 
 // ready is the readiness check. What it returns is shown to whoever asks, so the details go to the log.
 func (db *database) ready(ctx context.Context) error {
-	if err := db.pool.Ping(ctx); err != nil {
+	if err := db.reserve.Ping(ctx); err != nil {
 		db.log.WarnContext(ctx, "database does not answer", "error", err)
 		return errors.New("the database does not answer")
 	}
@@ -164,9 +169,21 @@ func (db *database) watch() []service {
 
 // close ends what was opened, also after ctx is done.
 func (db *database) close(ctx context.Context) error {
-	if db.pool != nil {
-		db.pool.Close()
+	db.closePools()
+	return db.stop(ctx)
+}
+
+// closePools closes connections when nobody uses them any more.
+func (db *database) closePools() {
+	for _, p := range []*pgxpool.Pool{db.pool, db.reserve} {
+		if p != nil {
+			p.Close()
+		}
 	}
+}
+
+// stop ends the private cluster, also after ctx is done.
+func (db *database) stop(ctx context.Context) error {
 	if db.cluster == nil {
 		return nil
 	}

@@ -81,6 +81,7 @@ func (m *metrics) listen(ctx context.Context, cfg Config, db *database, c *core,
 	count("trace_export_failures_total", "Batches of spans that the collector did not take.", cfg.tracer.Failures)
 
 	if srv != nil {
+		m.load(srv, c)
 		gauge("event_streams", "Event streams that are open.", func() float64 { return float64(srv.EventStreams()) })
 		gauge("sockets", "WebSockets that are open.", func() float64 { return float64(srv.Sockets().Sockets) })
 		gauge("socket_operations", "Operations that run over WebSockets.", func() float64 { return float64(srv.Sockets().Operations) })

@@ -33,8 +33,8 @@ type core struct {
 	jobs       *job.Runner // nil where the node works none
 }
 
-// newCore builds everything between the pool and the GraphQL schema.
-func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err error) {
+// newCore builds everything between the pools and the GraphQL schema.
+func newCore(ctx context.Context, cfg Config, pool, reserve *pgxpool.Pool) (_ *core, err error) {
 	c := &core{}
 	drv := entpgx.Open(pool)
 	client := ent.NewClient(ent.Driver(drv))
@@ -84,7 +84,7 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 	if err != nil {
 		return nil, fmt.Errorf("build tailer: %w", err)
 	}
-	c.accounts, err = newAccounts(cfg, secrets, pool, c.tailer.Lag, committed)
+	c.accounts, err = newAccounts(cfg, secrets, pool, reserve, c.tailer.Lag, committed)
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +95,9 @@ func newCore(ctx context.Context, cfg Config, pool *pgxpool.Pool) (_ *core, err 
 		{name: "wake-ups", run: func(ctx context.Context) error { return c.pubsub.Run(ctx, c.tailer.Wake) }},
 	}
 	if cfg.Role != RoleServe {
+		soft, hard := cfg.jobsEnd()
 		c.jobs, err = job.NewRunner(pool, job.Deps{Records: client, Sender: c.accounts.sender, Sealer: secrets, Accounts: c.accounts}, &job.Config{
-			Workers: cfg.JobWorkers, PollOnly: cfg.ListenURL != "", Logger: cfg.Logger,
+			StopTimeout: soft, EndTimeout: hard, Leases: reserve, Workers: cfg.JobWorkers, PollOnly: cfg.ListenURL != "", Logger: cfg.Logger,
 		})
 		if err != nil {
 			return nil, errors.Join(err, c.accounts.close())

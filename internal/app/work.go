@@ -25,7 +25,7 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 	if cfg.PublicURL == "" {
 		cfg.PublicURL = "http://" + cfg.Addr
 	}
-	core, err := newCore(ctx, cfg, db.pool)
+	core, err := newCore(ctx, cfg, db.pool, db.reserve)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +57,16 @@ func startWorker(ctx context.Context, cfg Config) (_ *App, err error) {
 	go func() {
 		defer close(a.done)
 		defer a.stop()
-		err := runServices(ctx, services, func(ctx context.Context) error {
-			<-ctx.Done()
-			return nil
+		a.err = bounded(ctx, cfg.shutdown(), func() error {
+			err := runServices(ctx, services, func(ctx context.Context) error {
+				<-ctx.Done()
+				return nil
+			})
+			err = errors.Join(err, core.close())
+			db.closePools()
+			return err
 		})
-		a.err = errors.Join(err, core.close(), db.close(ctx))
+		a.err = errors.Join(a.err, db.stop(ctx))
 	}()
 	return a, nil
 }

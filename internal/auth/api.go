@@ -22,6 +22,13 @@ var PublicFields = []string{
 	"requestEmailVerification", "verifyEmail", "requestPasswordReset", "resetPassword", "revertEmail",
 }
 
+// PartingFields are those that end sessions. They wait for nobody, and have connections of their own, so that who is in danger can sign out
+// whatever the load.
+var PartingFields = []string{"logout", "logoutEverywhere", "revokeSession"}
+
+// PasswordFields are those that hash a password.
+var PasswordFields = []string{"register", "login", "resetPassword", "changePassword", "changeEmail", "enrollTotp", "disableTotp"}
+
 // RegisterInput is what a new account is made of.
 type RegisterInput struct {
 	Email, Username, Name, Password string

@@ -188,4 +188,6 @@ func TestMutationFields(t *testing.T) {
 	}
 	require.ElementsMatch(t, fields, auth.MutationFields)
 	require.Subset(t, auth.MutationFields, auth.PublicFields)
+	require.Subset(t, auth.MutationFields, auth.PartingFields)
+	require.Subset(t, auth.MutationFields, auth.PasswordFields)
 }

@@ -9,9 +9,13 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
+
+	"godstack/internal/record"
+	"godstack/internal/turn"
 )
 
 // PasswordConfig says how much work a password's hash is. The zero value is OWASP's choice.
@@ -23,7 +27,7 @@ type PasswordConfig struct {
 	// Threads that one hash runs on; 1 by default, 16 at most.
 	Threads uint8
 	// MaxConcurrent is how many hashes are computed at once, GOMAXPROCS by default. Others wait, so that memory is
-	// bounded by MaxConcurrent times Memory, whoever asks for how many.
+	// bounded by MaxConcurrent times Memory, whoever asks for how many: 256 for each, for 15 s at most. The rest is refused.
 	MaxConcurrent int
 }
 
@@ -35,6 +39,9 @@ const (
 
 	saltBytes = 16
 	hashBytes = 32
+
+	// hashPatience is how long somebody waits for a hash to begin.
+	hashPatience = 15 * time.Second
 
 	// maxPasswordBytes bounds the work of normalisation; 64 characters of any script are less.
 	maxPasswordBytes = 1 << 10
@@ -58,8 +65,8 @@ func (c *PasswordConfig) validate() error {
 // says), so that it is the same from every keyboard. It is safe for concurrent use.
 type Passwords struct {
 	cost  argon2Cost
-	slots chan struct{} // one for each hash at work
-	dummy string        // what a password is compared with where there is no hash
+	turns *turn.Queue[struct{}] // one for each hash at work
+	dummy string                // what a password is compared with where there is no hash
 
 	key func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte // argon2.IDKey
 }
@@ -86,9 +93,12 @@ func NewPasswords(cfg *PasswordConfig) (*Passwords, error) {
 		return nil, fmt.Errorf("password configuration: %w", err)
 	}
 	p := &Passwords{
-		cost:  argon2Cost{memory: c.Memory, time: c.Time, threads: c.Threads},
-		slots: make(chan struct{}, c.MaxConcurrent),
-		key:   argon2.IDKey,
+		cost: argon2Cost{memory: c.Memory, time: c.Time, threads: c.Threads},
+		key:  argon2.IDKey,
+	}
+	var err error
+	if p.turns, err = turn.New[struct{}](turn.Config{Turns: c.MaxConcurrent, Patience: hashPatience}); err != nil {
+		return nil, fmt.Errorf("password configuration: %w", err)
 	}
 	// No password has it: its hash is random.
 	p.dummy = argon2Hash{argon2Cost: p.cost, salt: randomBytes(saltBytes), key: randomBytes(hashBytes)}.String()
@@ -96,7 +106,7 @@ func NewPasswords(cfg *PasswordConfig) (*Passwords, error) {
 }
 
 // Hash returns the password's hash as a PHC string, `$argon2id$v=19$m=...,t=...,p=...$salt$hash`. It waits for its
-// turn and gives up with the context's error. It checks no rules: see [CheckPassword].
+// turn and gives up with the context's error, or is refused with UNAVAILABLE. It checks no rules: see [CheckPassword].
 func (p *Passwords) Hash(ctx context.Context, password string) (phc string, err error) {
 	if len(password) > maxPasswordBytes {
 		return "", fmt.Errorf("hash password: longer than %d bytes", maxPasswordBytes)
@@ -131,17 +141,22 @@ func (p *Passwords) Verify(ctx context.Context, phc, password string) (ok, outda
 	return ok, ok && h.outdated(p.cost), nil
 }
 
-// compute waits for a slot and hashes.
+// Load says how many hashes are computed, and wait to be, and how many were refused for want of a turn.
+func (p *Passwords) Load() turn.Stats { return p.turns.Stats() }
+
+// compute waits for a turn and hashes.
 func (p *Passwords) compute(ctx context.Context, password string, c argon2Cost, salt []byte, size uint32) ([]byte, error) {
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	var none [2]struct{}
+	err := p.turns.Take(ctx, 1, none)
+	if refused, ok := errors.AsType[*turn.Refused](err); ok {
+		return nil, &record.Error{
+			Code: record.Unavailable, Message: "too many passwords to look at at the moment: nothing was done", RetryAfter: refused.After, Err: err,
+		}
 	}
-	defer func() { <-p.slots }()
-	if err := ctx.Err(); err != nil { // both were ready
+	if err != nil {
 		return nil, err
 	}
+	defer p.turns.Give(1, none)
 	return p.key([]byte(norm.NFKC.String(password)), salt, c.time, c.memory, c.threads, size), nil
 }
 

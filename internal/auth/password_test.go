@@ -9,10 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/argon2"
+
+	"godstack/internal/record"
 )
 
 // cheap is a configuration for tests.
@@ -32,7 +35,7 @@ func TestPasswordsDefault(t *testing.T) {
 	phc, err := p.Hash(t.Context(), "correct horse")
 	require.NoError(t, err)
 	require.Regexp(t, `^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`, phc)
-	require.Equal(t, runtime.GOMAXPROCS(0), cap(p.slots))
+	require.Equal(t, runtime.GOMAXPROCS(0), p.Load().Turns)
 
 	again, err := p.Hash(t.Context(), "correct horse")
 	require.NoError(t, err)
@@ -232,7 +235,7 @@ func TestPasswordsBounded(t *testing.T) {
 	require.EqualValues(t, logins, answered.Load())
 	require.LessOrEqual(t, peak.Load(), int64(slots))
 	require.Zero(t, running.Load())
-	require.Empty(t, p.slots)
+	require.Zero(t, p.Load().Taken)
 }
 
 func TestPasswordsGiveUp(t *testing.T) {
@@ -262,7 +265,34 @@ func TestPasswordsGiveUp(t *testing.T) {
 	// A slot is free, and nobody waits for the answer any more.
 	_, err = p.Hash(ctx, "secret")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Empty(t, p.slots)
+	require.Zero(t, p.Load().Taken)
+}
+
+// TestPasswordsAreRefused: who would wait for too long, or for too many, is told to come again.
+func TestPasswordsAreRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := mustPasswords(t, PasswordConfig{Memory: 64, Time: 1, MaxConcurrent: 1})
+		require.NoError(t, p.turns.Take(t.Context(), 1, [2]struct{}{}))
+		late := make(chan error, 256)
+		for range cap(late) {
+			go func() {
+				_, err := p.Hash(t.Context(), "secret")
+				late <- err
+			}()
+		}
+		synctest.Wait()
+		_, _, err := p.Verify(t.Context(), "", "secret")
+		refused(t, err, record.Unavailable)
+		start := time.Now()
+		for range cap(late) {
+			require.Positive(t, refusal(t, <-late, record.Unavailable).RetryAfter)
+		}
+		require.Equal(t, hashPatience, time.Since(start))
+		p.turns.Give(1, [2]struct{}{})
+		_, err = p.Hash(t.Context(), "secret")
+		require.NoError(t, err, "nothing stays of them")
+	})
 }
 
 func FuzzParseArgon2(f *testing.F) {

@@ -248,7 +248,7 @@ func (s *Service) renew(ctx context.Context, sessions []uuid.UUID) error {
 	if sessions = s.revoked.watched(sessions); len(sessions) == 0 {
 		return nil
 	}
-	rows, err := s.deps.Pool.Query(ctx, `SELECT id, least(last_used_at + $2::interval, expires_at) FROM sessions
+	rows, err := s.deps.Reserve.Query(ctx, `SELECT id, least(last_used_at + $2::interval, expires_at) FROM sessions
 		WHERE id = ANY($1) AND revoked_at IS NULL`, sessions, s.cfg.AccessTTL)
 	if err != nil {
 		return err
@@ -265,7 +265,7 @@ func (s *Service) renew(ctx context.Context, sessions []uuid.UUID) error {
 // Load reads what has ended access tokens within their lifetime. Deliver calls it with the first batch, as what was
 // committed before that comes in none.
 func (s *Service) Load(ctx context.Context) error {
-	rows, err := s.deps.Pool.Query(ctx, `
+	rows, err := s.deps.Reserve.Query(ctx, `
 		SELECT 'session', id FROM sessions WHERE revoked_at > now() - $1::interval
 		UNION ALL
 		SELECT entity, id FROM changes
@@ -300,7 +300,7 @@ func (s *Service) roles(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]s
 	if len(users) == 0 {
 		return nil, nil
 	}
-	rows, err := s.deps.Pool.Query(ctx, `SELECT i, coalesce(u.role, '') FROM unnest($1::uuid[]) AS i LEFT JOIN users u ON u.id = i`, users)
+	rows, err := s.deps.Reserve.Query(ctx, `SELECT i, coalesce(u.role, '') FROM unnest($1::uuid[]) AS i LEFT JOIN users u ON u.id = i`, users)
 	if err != nil {
 		return nil, fmt.Errorf("load roles: %w", err)
 	}
@@ -376,7 +376,7 @@ func (s *Service) ended(ctx context.Context, v viewer.Viewer) error {
 
 // endedByRow asks the database whether v's rights have ended.
 func (s *Service) endedByRow(ctx context.Context, v viewer.Viewer) (ended bool, err error) {
-	err = s.deps.Pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM sessions s JOIN users u ON u.id = s.user_id
+	err = s.deps.Reserve.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM sessions s JOIN users u ON u.id = s.user_id
 		WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND u.role = $3)`, v.Session, v.ID, v.Role).Scan(&ended)
 	if err != nil {
 		return false, fmt.Errorf("check session: %w", err)

@@ -180,7 +180,9 @@ type FollowUps interface {
 
 // Deps are the parts that a Service stands on.
 type Deps struct {
-	Pool      *pgxpool.Pool
+	Pool *pgxpool.Pool
+	// Reserve has connections for what has to go on when all of Pool are taken: signing out, and who has. Nil: Pool.
+	Reserve   *pgxpool.Pool
 	Passwords *Passwords
 	Secrets   *Secrets
 	Keys      *Keys
@@ -207,6 +209,7 @@ type Service struct {
 	deps    Deps
 	cfg     Config
 	driver  *entpgx.Driver
+	parting *entpgx.Driver // on the reserve
 	log     *slog.Logger
 	cookies cookies
 	revoked *revocations
@@ -221,6 +224,9 @@ func New(deps Deps, cfg *Config) (*Service, error) {
 	if deps.Pool == nil || deps.Passwords == nil || deps.Secrets == nil || deps.Keys == nil || deps.Mail == nil {
 		return nil, errors.New("auth: Pool, Passwords, Secrets, Keys and Mail are required")
 	}
+	if deps.Reserve == nil {
+		deps.Reserve = deps.Pool
+	}
 	if deps.Committed == nil {
 		deps.Committed = func() {}
 	}
@@ -231,7 +237,7 @@ func New(deps Deps, cfg *Config) (*Service, error) {
 		deps.Logger = slog.Default()
 	}
 	return &Service{
-		deps: deps, cfg: c, driver: entpgx.Open(deps.Pool), log: deps.Logger, cookies: newCookies(&c),
+		deps: deps, cfg: c, driver: entpgx.Open(deps.Pool), parting: entpgx.Open(deps.Reserve), log: deps.Logger, cookies: newCookies(&c),
 		revoked: newRevocations(c.AccessTTL + clockLeeway),
 	}, nil
 }
@@ -255,12 +261,17 @@ const patience = 10 * time.Second
 // inTx runs f in a transaction, in which the change log names actor; uuid.Nil is nobody. It commits where f returns
 // nil or a kept error, even if the client went away meanwhile.
 func (s *Service) inTx(ctx context.Context, actor uuid.UUID, f func(context.Context, tx) error) error {
+	return s.inTxOf(ctx, s.driver, actor, f)
+}
+
+// inTxOf is inTx with a driver.
+func (s *Service) inTxOf(ctx context.Context, driver *entpgx.Driver, actor uuid.UUID, f func(context.Context, tx) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if actor != uuid.Nil {
 		ctx = entpgx.WithSetting(ctx, record.ActorSetting, actor.String())
 	}
-	t := s.driver.Begin(ctx, pgx.TxOptions{})
+	t := driver.Begin(ctx, pgx.TxOptions{})
 	var after []func()
 	err := f(ctx, tx{Tx: t.PGX(), ent: t, after: &after})
 	k, keep := errors.AsType[kept](err)

@@ -164,7 +164,7 @@ func (s *Service) RevokeSession(ctx context.Context, id record.ID) (bool, error)
 	if id.Prefix != "" && id.Prefix != sessionPrefix {
 		return false, badInput("id", "id: "+id.String()+" is not the id of a Session")
 	}
-	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
+	err = s.inTxOf(ctx, s.parting, v.ID, func(ctx context.Context, t tx) error {
 		var owner uuid.UUID
 		err := t.QueryRow(ctx, `SELECT user_id FROM sessions WHERE id = $1 AND (user_id = $2 OR $3)`, id.UUID, v.ID, v.Is(viewer.Admin)).Scan(&owner)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -196,7 +196,7 @@ func (s *Service) Logout(ctx context.Context) (bool, error) {
 	if v.Session == uuid.Nil && refresh == "" {
 		return true, nil
 	}
-	err := s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
+	err := s.inTxOf(ctx, s.parting, v.ID, func(ctx context.Context, t tx) error {
 		var owner, id uuid.UUID
 		err := t.QueryRow(ctx, `SELECT user_id, id FROM sessions WHERE id = $1
 			OR id = (SELECT session_id FROM refresh_tokens WHERE hash = $2) ORDER BY id = $1 DESC LIMIT 1`, v.Session, hash(refresh)).Scan(&owner, &id)
@@ -225,7 +225,7 @@ func (s *Service) LogoutEverywhere(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var n int
-	err = s.inTx(ctx, v.ID, func(ctx context.Context, t tx) error {
+	err = s.inTxOf(ctx, s.parting, v.ID, func(ctx context.Context, t tx) error {
 		if _, err := locked(ctx, t, v.ID); err != nil {
 			return err
 		}

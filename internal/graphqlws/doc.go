@@ -23,7 +23,8 @@
 //   - Several offers are one write (TestBatch), which allocates nothing (BenchmarkOffer).
 //   - A panic of the handler ends what it happened in (TestPanic, TestInit, TestPing).
 //   - No goroutine and no operation is left of a socket that ended, however it did (TestManySockets, TestAtTheSameTime, TestMain), and
-//     Handler.Closed is called last and once. [Server.Shutdown] waits for that (TestShutdown).
+//     Handler.Closed is called last and once. [Server.Shutdown] waits for that (TestShutdown), and closes many over a time
+//     (TestShutdownSpread).
 //
 // A socket that waits is one goroutine on the smallest stack: it reads one byte without a buffer, handles what comes with a pooled one, and
 // goes on waiting on a new goroutine, since a stack that decoding has grown shrinks to twice the size. With one operation that is less than

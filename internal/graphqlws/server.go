@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,9 @@ type Config struct {
 	// DrainTimeout is how long a socket may take nothing of what waits for it, and how long it may take to send a whole message; then it is
 	// closed (with 1008 in the second case). Default: 30 s.
 	DrainTimeout time.Duration
+	// CloseSpread is over what time Shutdown closes the sockets, in a hundred steps at most: so many at once would come back at once. Few are
+	// closed sooner. Default: none.
+	CloseSpread time.Duration
 	// MessageSize is how many bytes a client's message may have, else its socket is closed with 1009. Default: 64 KiB.
 	MessageSize int
 	// MessageRate is how many messages and control frames a second a client may send, and how many at once, else its socket is closed with
@@ -95,6 +99,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	}
 	for name, d := range map[string]*time.Duration{
 		"InitTimeout": &full.InitTimeout, "PingInterval": &full.PingInterval, "DrainTimeout": &full.DrainTimeout,
+		"CloseSpread": &full.CloseSpread,
 	} {
 		if *d < 0 {
 			return full, fmt.Errorf("graphqlws: %s is negative", name)
@@ -218,8 +223,9 @@ func (s *Server) finish() {
 	}
 }
 
-// Shutdown closes all sockets with 1012, upon which clients connect again, and waits until they are closed and their operations done. When
-// ctx ends before, it cuts the connections and returns the context's error. Serve opens none from then on.
+// Shutdown closes all sockets with 1012, upon which clients connect again, one after the other over Config.CloseSpread, and waits until they
+// are closed and their operations done. Until its turn comes a socket is as ever. When ctx ends before, Shutdown cuts the connections and
+// returns the context's error. Serve opens none from then on.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closed == nil {
@@ -231,9 +237,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	s.mu.Unlock()
-	for _, c := range conns {
-		c.Close(closeRestart, "Service restart")
-	}
+	Spread(ctx, s.cfg.CloseSpread, conns, func(c *Conn) { c.Close(closeRestart, "Service restart") })
 	select {
 	case <-s.closed:
 		return nil
@@ -243,6 +247,25 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.cut(ctx.Err())
 	}
 	return fmt.Errorf("shut sockets down: %w", ctx.Err())
+}
+
+// Spread calls f for each of all, in a hundred steps of equal length over a time, or as many as there are to call it for; without waiting
+// from when ctx is done.
+func Spread[T any](ctx context.Context, over time.Duration, all []T, f func(T)) {
+	const steps = 100
+	tick := time.NewTicker(max(over/steps, 1))
+	defer tick.Stop()
+	for i, some := range slices.Collect(slices.Chunk(all, max(1, (len(all)+steps-1)/steps))) {
+		if i > 0 && over > 0 {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		for _, one := range some {
+			f(one)
+		}
+	}
 }
 
 // Stats returns the figures. It costs next to nothing.

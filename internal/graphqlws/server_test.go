@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -203,7 +204,7 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]*Config{
 		"InitTimeout": {InitTimeout: -1}, "PingInterval": {PingInterval: -1}, "DrainTimeout": {DrainTimeout: -1},
-		"MessageSize": {MessageSize: -1}, "MessageRate": {MessageRate: -1}, "Operations": {Operations: -1}, "WriteBuffer": {WriteBuffer: -1},
+		"CloseSpread": {CloseSpread: -1}, "MessageSize": {MessageSize: -1}, "MessageRate": {MessageRate: -1}, "Operations": {Operations: -1}, "WriteBuffer": {WriteBuffer: -1},
 	} {
 		_, err := New(&handler{}, cfg)
 		require.ErrorContains(t, err, name)
@@ -351,6 +352,64 @@ func TestShutdown(t *testing.T) {
 	_, answer := b.request(t, http.MethodGet, header(), nil)
 	require.Equal(t, http.StatusServiceUnavailable, answer.StatusCode)
 	require.NoError(t, b.Shutdown(context.Background()))
+}
+
+// TestShutdownSpread: a thousand sockets are closed in a hundred steps over the time that Config says, and each is as ever until then; the end
+// of the context closes those that are left at once.
+func TestShutdownSpread(t *testing.T) {
+	t.Parallel()
+	for name, within := range map[string]time.Duration{"all of it": time.Minute, "half": 990 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const sockets = 1000
+				s, err := New(&handler{}, &Config{CloseSpread: 2 * time.Second})
+				require.NoError(t, err)
+				closed := make(chan time.Time, sockets)
+				for range sockets {
+					near, far := net.Pipe()
+					s.open(t.Context(), near, nil, true)
+					c := newClient(t, far)
+					c.send(`{"type":"connection_init"}`)
+					c.expect(`{"type":"connection_ack"}`)
+					go func() {
+						opcode, payload, err := c.next()
+						if err == nil {
+							if opcode != opClose || binary.BigEndian.Uint16([]byte(payload)) != closeRestart {
+								t.Errorf("frame %x %q", opcode, payload)
+							}
+							closed <- time.Now()
+							_, _ = c.nc.Write(frame(finBit|opClose, payload))
+						}
+						_ = c.nc.Close()
+					}()
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), within)
+				defer cancel()
+				start := time.Now()
+				err = s.Shutdown(ctx)
+				steps := map[time.Duration]int{}
+				for range len(closed) {
+					steps[(<-closed).Sub(start)]++
+				}
+				if within < 2*time.Second {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, 10, steps[980*time.Millisecond])
+					require.Zero(t, steps[time.Second])
+					synctest.Wait()
+					require.Zero(t, s.Stats().Sockets)
+					return
+				}
+				require.NoError(t, err)
+				require.Len(t, steps, 100)
+				for at, n := range steps {
+					require.Equal(t, sockets/100, n)
+					require.Zero(t, at%(20*time.Millisecond))
+					require.Less(t, at, 2*time.Second)
+				}
+			})
+		})
+	}
 }
 
 // TestShutdownInTime: with the context's end Shutdown returns, whatever operations do.

@@ -28,6 +28,11 @@ type Config struct {
 	Kinds []Kind
 	// StopTimeout is how long jobs may go on after a stop, before their contexts end. Default 10 s.
 	StopTimeout time.Duration
+	// EndTimeout is how long jobs may take to end when their contexts have, and how long a node may take to say that it is gone. Default 5 s.
+	EndTimeout time.Duration
+	// Leases is the pool over which a node says that it lives, so that jobs that take all connections of the other one do not make it pass for
+	// dead. Nil: the same.
+	Leases *pgxpool.Pool
 	// Lease is for how long a node is believed to live after it was last heard of. It says so each third of it. Default 45 s, so that its
 	// jobs go on elsewhere within two minutes.
 	Lease time.Duration
@@ -55,6 +60,7 @@ func (c clock) NowOrNil() *time.Time { return new(c()) }
 func (c Config) complete() (Config, error) {
 	c.Workers = cmp.Or(c.Workers, 10)
 	c.StopTimeout = cmp.Or(c.StopTimeout, 10*time.Second)
+	c.EndTimeout = cmp.Or(c.EndTimeout, 5*time.Second)
 	c.Lease = cmp.Or(c.Lease, defaultLease)
 	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
 	if c.Kinds == nil {
@@ -68,6 +74,8 @@ func (c Config) complete() (Config, error) {
 		return c, fmt.Errorf("job: Workers must be from 1 to 1000, not %d", c.Workers)
 	case c.StopTimeout < 0:
 		return c, fmt.Errorf("job: StopTimeout is negative: %s", c.StopTimeout)
+	case c.EndTimeout < 0:
+		return c, fmt.Errorf("job: EndTimeout is negative: %s", c.EndTimeout)
 	case c.Lease < 100*time.Millisecond:
 		return c, fmt.Errorf("job: Lease must be 100ms or more, not %s", c.Lease)
 	case c.PollInterval < 100*time.Millisecond:
@@ -79,8 +87,6 @@ func (c Config) complete() (Config, error) {
 const (
 	// defaultLease is for how long a node is believed to live.
 	defaultLease = 45 * time.Second
-	// hardStop is how long a job may take to end after its context has.
-	hardStop = 5 * time.Second
 	// forgotten is after what time the rows of nodes go that are gone.
 	forgotten = 24 * time.Hour
 )
@@ -88,7 +94,7 @@ const (
 // Runner works jobs on a node. All nodes together choose one that makes periodic jobs and removes old ones.
 type Runner struct {
 	cfg    Config
-	pool   *pgxpool.Pool
+	pool   *pgxpool.Pool // Config.Leases
 	deps   *Deps
 	client *river.Client[pgx.Tx]
 
@@ -153,7 +159,10 @@ func NewRunner(pool *pgxpool.Pool, deps Deps, cfg *Config) (_ *Runner, err error
 		return nil, err
 	}
 	deps.Pool = pool
-	r := &Runner{cfg: c, pool: pool, deps: &deps, kinds: map[string]*counts{}, mine: map[int64]time.Time{}}
+	if c.Leases == nil {
+		c.Leases = pool
+	}
+	r := &Runner{cfg: c, pool: c.Leases, deps: &deps, kinds: map[string]*counts{}, mine: map[int64]time.Time{}}
 	workers := river.NewWorkers()
 	var repeated []*river.PeriodicJob
 	for _, k := range c.Kinds {
@@ -245,7 +254,7 @@ func (s Stats) Failed() (n uint64) {
 	return n
 }
 
-// Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and five seconds. It is called once. What cannot begin
+// Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and twice EndTimeout. It is called once. What cannot begin
 // is an error.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.beat(ctx, r.cfg.Lease); err != nil { // before the first job is fetched
@@ -263,7 +272,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}()
 	<-ctx.Done()
 	r.stopping.Store(true)
-	stop, cancel := context.WithTimeout(background, r.cfg.StopTimeout+hardStop)
+	stop, cancel := context.WithTimeout(background, r.cfg.StopTimeout+r.cfg.EndTimeout)
 	defer cancel()
 	err := r.client.Stop(stop)
 	stopBeating()
@@ -271,7 +280,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err != nil {
 		r.cfg.Logger.ErrorContext(ctx, "jobs do not end; another node will work them", "running", r.running.Load())
 	}
-	leave, cancel := context.WithTimeout(background, hardStop)
+	leave, cancel := context.WithTimeout(background, r.cfg.EndTimeout)
 	defer cancel()
 	if _, err := r.pool.Exec(leave, `DELETE FROM job_workers WHERE id = $1`, r.client.ID()); err != nil {
 		r.cfg.Logger.WarnContext(ctx, "job: take leave", "error", err)

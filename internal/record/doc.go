@@ -23,9 +23,11 @@
 //
 //   - has one effect, and one answer to all who send it, at once or later, whichever node is asked, and though one is killed before it answers
 //     (TestAKeyHasOneEffect, TestKeysAtOnce, TestDuplicatesWaitForTheFirst, app.TestAKeyOnTwoNodesAtOnce, godstack.TestKilledBeforeTheAnswer);
-//   - is told to try again where nobody knows what became of it (TestDuplicatesThatMayNotWait), and leaves nothing where it failed
-//     (TestAFailureStoresNoKey);
-//   - shows nothing again that may not be read any more (TestReplayedAnswersObeyTheRules);
+//   - is told to try again where nobody knows what became of it, or where it would wait for long (TestDuplicatesThatMayNotWait,
+//     TestAKeyIsNotWaitedForForever), and leaves nothing where it failed (TestAFailureStoresNoKey, TestTheNextTakesThePlaceOfAFailure);
+//   - holds no connection while it waits on its node (TestWhoWaitsForAKeyHoldsNoConnection), no key when its node has vanished
+//     (TestAVanishedNodeLeavesItsKeys), and no more than is allowed (TestAnswersThatAreTooLongToKeep);
+//   - shows nothing again that may not be read any more (TestReplayedAnswersObeyTheRules, TestReplayOfWhatOneHasWritten, TestPayloadsByHand);
 //   - is of one request, one user and one day (TestAKeyIsOfOneRequest, TestKeysThatAreRefused, TestKeysExpire, TestPurgeKeys);
 //   - costs those without a key nothing (TestNoKeyCostsNothing, TestStatementsOfWrites).
 //

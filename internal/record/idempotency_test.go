@@ -2,6 +2,7 @@ package record_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/coder/websocket/wsjson"
@@ -181,8 +181,11 @@ func TestAKeyOfSeveralFields(t *testing.T) {
 	require.Len(t, again.Errors, 1, again.raw)
 	require.Equal(t, "a.owner.ownedThreads", again.Errors[0].path())
 	require.NotEqual(t, first.Errors[0].Extensions["requestId"], again.Errors[0].Extensions["requestId"])
+	require.NotContains(t, first.Errors[0].Extensions, "replayed")
+	require.Equal(t, true, again.Errors[0].Extensions["replayed"])
 	delete(first.Errors[0].Extensions, "requestId")
 	delete(again.Errors[0].Extensions, "requestId")
+	delete(again.Errors[0].Extensions, "replayed")
 	require.Equal(t, first.Errors, again.Errors)
 	require.Equal(t, 2, one[int](t, b, `SELECT count(*) FROM threads`))
 }
@@ -207,6 +210,23 @@ func TestAKeyIsOfOneRequest(t *testing.T) {
 		require.False(t, a.extensions(t).Replayed)
 	}
 	require.Equal(t, 1, one[int](t, b, `SELECT count(*) FROM threads`))
+
+	// A document is the same whether it is sent or named by its hash.
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(create)))
+	named := func(document string) answer {
+		t.Helper()
+		var a answer
+		body, err := json.Marshal(object{"query": document, "variables": object{"s": "x"}, "extensions": object{
+			"idempotencyKey": "named", "persistedQuery": object{"version": 1, "sha256Hash": hash}}})
+		require.NoError(t, err)
+		a, err = b.post(t.Context(), "", string(body))
+		require.NoError(t, err)
+		require.Empty(t, a.Errors, a.raw)
+		return a
+	}
+	first = named(create)
+	requireReplayed(t, first, named(""))
+	requireReplayed(t, first, b.sent(t, request{inBody: "named", document: create, vars: object{"s": "x"}}))
 
 	// The name need not be said where there is one operation.
 	const single = `mutation C { createThread(input: {subject: "c"}) { subject } }`
@@ -289,106 +309,6 @@ func TestAFailureStoresNoKey(t *testing.T) {
 	require.True(t, b.sent(t, update(1, "z")).extensions(t).Replayed)
 }
 
-// queued waits until so many statements wait for locks.
-func (b *bundle) queued(t *testing.T, n int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		return one[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == n
-	}, 10*time.Second, 5*time.Millisecond)
-}
-
-// goSend sends a request and tells what came of it.
-func (b *bundle) goSend(t *testing.T, r request) <-chan answer {
-	t.Helper()
-	answered := make(chan answer, 1)
-	go func() {
-		a, err := b.send(r)
-		if err != nil {
-			t.Error(err)
-		}
-		answered <- a
-	}()
-	return answered
-}
-
-// Who sends a key again while the first is under way waits for it. Where the first fails, as its connection is lost, the next does it.
-func TestDuplicatesWaitForTheFirst(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	x := b.thread(t, "x")
-	other := b.other(t)
-	_, err := other.Exec(t.Context(), `UPDATE threads SET subject = 'other' WHERE id = $1`, x.UUID)
-	require.NoError(t, err)
-	r := request{header: []string{"k"}, document: updateThread, vars: object{"id": x.String(), "version": 1, "input": object{"subject": "new"}}}
-	first := b.goSend(t, r)
-	b.queued(t, 1)
-	pid := one[int](t, b, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
-	second := b.goSend(t, r)
-	b.queued(t, 2)
-	third := b.goSend(t, r)
-	b.queued(t, 3)
-	b.sql(t, `SELECT pg_terminate_backend($1)`, pid)
-	lost := <-first
-	require.Len(t, lost.Errors, 1, lost.raw)
-	require.Equal(t, "UNAVAILABLE", lost.Errors[0].code(), lost.raw)
-	require.EqualValues(t, 1, lost.Errors[0].Extensions["retryAfter"], "with a key it is safe to try again whatever became of it")
-	b.queued(t, 2)
-	require.NoError(t, other.Rollback(t.Context()))
-	done, told := <-second, <-third
-	require.Empty(t, done.Errors, done.raw)
-	require.Empty(t, told.Errors, told.raw)
-	require.Equal(t, string(done.Data), string(told.Data))
-	require.NotEqual(t, done.extensions(t).Replayed, told.extensions(t).Replayed, "one of them did it")
-	require.Equal(t, 2, b.version(t, x))
-	requireReplayed(t, done, b.sent(t, r))
-}
-
-// Who does not get to wait to the end is told to try again, and nothing happens twice.
-func TestDuplicatesThatMayNotWait(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, setting, value string
-		commits              bool // the first, before the second gives up
-	}{
-		{"lock timeout", "lock_timeout", "300", false},
-		{"statement timeout", "statement_timeout", "300", false},
-		{"serialization failure", "default_transaction_isolation", `"repeatable read"`, true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			b := setup(t)
-			b.sql(t, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = %s', current_database()); END $$`, c.setting, c.value))
-			b.Reset()
-			r := request{header: []string{"k"}, document: create, vars: object{"s": "x"}}
-			// Somebody else has the key, and stores an answer.
-			other := b.other(t)
-			_, err := other.Exec(t.Context(), `SET LOCAL lock_timeout = 0`)
-			require.NoError(t, err)
-			_, err = other.Exec(t.Context(), `INSERT INTO idempotency_keys (user_id, key, request) VALUES ($1, 'k', '')`, b.ada.UUID)
-			require.NoError(t, err)
-			answered := b.goSend(t, r)
-			if c.commits {
-				b.queued(t, 1)
-				require.NoError(t, other.Commit(t.Context()))
-			}
-			a := <-answered
-			require.Len(t, a.Errors, 1, a.raw)
-			require.Equal(t, "UNAVAILABLE", a.Errors[0].code(), a.raw)
-			require.NotEmpty(t, a.Errors[0].Extensions["retryAfter"])
-			b.sql(t, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I RESET %s', current_database()); END $$`, c.setting))
-			b.Reset()
-			if !c.commits {
-				require.NoError(t, other.Rollback(t.Context()))
-				b.sent(t, r)
-				require.True(t, b.sent(t, r).extensions(t).Replayed)
-			} else {
-				b.unsent(t, "BAD_USER_INPUT", r)
-			}
-			require.Equal(t, map[bool]int{true: 0, false: 1}[c.commits], one[int](t, b, `SELECT count(*) FROM threads`))
-		})
-	}
-}
-
 func TestKeysAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -424,6 +344,7 @@ func TestReplayedAnswersObeyTheRules(t *testing.T) {
 		t.Helper()
 		a := c.unsent(t, "NOT_FOUND", r)
 		require.True(t, a.extensions(t).Replayed, a.raw)
+		require.Equal(t, true, a.Errors[0].Extensions["replayed"], "also where clients show errors alone")
 		require.NotContains(t, a.raw, secret)
 	}
 
@@ -455,6 +376,16 @@ func TestReplayedAnswersObeyTheRules(t *testing.T) {
 	made.as = c.who("admin")
 	requireReplayed(t, first, c.sent(t, made))
 
+	// That such a field has changed.
+	c.sql(t, `UPDATE users SET role = 'moderator' WHERE id = $1`, c.ids["stranger"].UUID)
+	renamed := request{as: c.who("admin"), header: []string{"merge"}, vars: object{"id": c.ids["stranger"].String()},
+		document: `mutation($id: ID!) { updateUser(id: $id, expectedVersion: 1, onConflict: MERGE, input: {name: "New"}) { name } }`}
+	first = c.sent(t, renamed)
+	require.Contains(t, string(first.extensions(t).Merged), `"role"`)
+	requireReplayed(t, first, c.sent(t, renamed))
+	renamed.as = c.ids["admin"].UUID.String()
+	refused(renamed, `"role"`)
+
 	// What only a cursor tells of.
 	listed := request{header: []string{"k"}, vars: object{"t": c.ids["shared"].String(), "s": "x"},
 		document: `mutation($t: ID!, $s: String!) { createMessage(input: {threadID: $t, body: $s}) { thread { messages(first: 1) { pageInfo { endCursor } } } } }`}
@@ -462,6 +393,17 @@ func TestReplayedAnswersObeyTheRules(t *testing.T) {
 	requireReplayed(t, first, c.sent(t, listed))
 	c.sql(t, `DELETE FROM messages WHERE id = $1`, c.ids["words"].UUID)
 	refused(listed, first.text(t, "createMessage.thread.messages.pageInfo.endCursor"))
+
+	// What somebody may see of deleted records because they may restore them, as long as they may.
+	binned := c.thread(t, "binned")
+	c.sql(t, `UPDATE threads SET deleted_at = now() WHERE id = $1`, binned.UUID)
+	bin := request{header: []string{"bin"}, vars: object{"id": c.ada.String()},
+		document: `mutation($id: ID!) { updateUser(id: $id, expectedVersion: 1, input: {name: "Ada"}) { ownedThreads(deleted: ONLY) { edges { node { subject } } } } }`}
+	first = c.sent(t, bin)
+	require.Contains(t, first.raw, "binned")
+	requireReplayed(t, first, c.sent(t, bin))
+	c.sql(t, `UPDATE threads SET owner_id = $2 WHERE id = $1`, binned.UUID, c.ids["hermit"].UUID)
+	refused(bin, "binned")
 
 	// What is gone. A receipt shows nothing that can be gone.
 	remove := request{as: c.who("author"), header: []string{"d"}, vars: object{"id": c.newest(t, "author")},
@@ -477,16 +419,47 @@ func (c *cast) newest(t testing.TB, author string) string {
 	return one[string](t, c.bundle, `SELECT id::text FROM messages WHERE author_id = $1 ORDER BY created_at DESC LIMIT 1`, c.ids[author].UUID)
 }
 
-// Who has written what they may not read is answered with it, and is so again.
+// Who has written what they may not read is answered with it, and is so again, but for fields that they may not read any more.
 func TestReplayOfWhatOneHasWritten(t *testing.T) {
 	t.Parallel()
 	b := setup(t, withRules, func(o *options) {
-		o.change = func(s *ent.Stores) { s.Thread.Access.Read = entity.Has("members") }
+		o.change = func(s *ent.Stores) {
+			s.Thread.Access.Read = entity.Has("members")
+			s.User.Access.Read = entity.Self()
+		}
 	})
 	r := request{header: []string{"k"}, document: create, vars: object{"s": "dropped"}}
+	r.document = `mutation($s: String!) { createThread(input: {subject: $s}) { id subject owner { name } } }`
 	first := b.sent(t, r)
 	require.JSONEq(t, `{"thread": null}`, string(b.ok(t, `query($id: ID!) { thread(id: $id) { id } }`, "id", first.text(t, "createThread.id")).Data))
 	requireReplayed(t, first, b.sent(t, r))
+
+	// Administrators make users, whom they do not see here; of one they have made they read the address.
+	made := request{as: b.ada.UUID.String() + " admin", header: []string{"made"}, document: `mutation {
+		createUser(input: {email: "treasure@example.com", username: "new", name: "New"}) { id name address: email } }`}
+	plain := made
+	plain.header, plain.document = []string{"plain"}, `mutation { createUser(input: {email: "x@example.com", username: "xx", name: "X"}) { id name } }`
+	first, other := b.sent(t, made), b.sent(t, plain)
+	require.Contains(t, first.raw, "treasure")
+	requireReplayed(t, first, b.sent(t, made))
+	dismissed := func(r request) request {
+		r.as = b.ada.UUID.String()
+		return r
+	}
+	a := b.unsent(t, "NOT_FOUND", dismissed(made))
+	require.NotContains(t, a.raw, "treasure")
+	require.Equal(t, true, a.Errors[0].Extensions["replayed"])
+	requireReplayed(t, other, b.sent(t, dismissed(plain)))
+
+	// A rule of a field that asks for a role alone holds when the record has gone as well.
+	b.sql(t, `DELETE FROM users WHERE name IN ('New', 'X')`)
+	requireReplayed(t, first, b.sent(t, made))
+	b.unsent(t, "NOT_FOUND", dismissed(made))
+	requireReplayed(t, other, b.sent(t, dismissed(plain)))
+
+	// What nobody knows how to check is not answered again.
+	b.sql(t, `UPDATE idempotency_keys SET shown = '{"else": {}}'`)
+	b.unsent(t, "INTERNAL", made)
 }
 
 // A key is good for a day, by the database's clock.
@@ -549,17 +522,29 @@ func TestPurgeKeys(t *testing.T) {
 //
 //nolint:paralleltest // it counts the allocations of the process
 func TestNoKeyCostsNothing(t *testing.T) {
-	op := record.Operation{Alone: []string{"login"}}
-	oc := &graphql.OperationContext{
-		Operation:  &ast.OperationDefinition{Operation: ast.Mutation},
-		Headers:    http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer x"}},
-		Extensions: map[string]any{"persistedQuery": map[string]any{}},
-	}
-	require.Zero(t, testing.AllocsPerRun(100, func() {
-		if op.MutateOperationContext(t.Context(), oc) != nil {
-			t.Error("refused")
+	op := record.Operation{Engine: &record.Engine{}, Alone: []string{"login"}}
+	field := &ast.Field{Name: "createThread", Alias: "createThread"}
+	answer := &graphql.Response{Data: []byte(`{}`)}
+	execute := func(header http.Header, extensions map[string]any) float64 {
+		oc := &graphql.OperationContext{
+			Operation: &ast.OperationDefinition{Operation: ast.Mutation, SelectionSet: ast.SelectionSet{field}}, Headers: header, Extensions: extensions,
 		}
-	}))
+		ctx := graphql.WithOperationContext(t.Context(), oc)
+		return testing.AllocsPerRun(100, func() {
+			ctx := graphql.WithResponseContext(ctx, graphql.DefaultErrorPresenter, graphql.DefaultRecover)
+			if op.MutateOperationContext(ctx, oc) == nil && op.InterceptResponse(ctx, func(context.Context) *graphql.Response { return answer }) == nil {
+				t.Error("no answer")
+			}
+		})
+	}
+	// The context of the response (2), counting which fields commit on their own (1), and what has the operation's transaction when it wants
+	// one, in a context (2).
+	const withoutKeys = 5
+	none := execute(http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer x"}}, map[string]any{"persistedQuery": map[string]any{}})
+	require.Equal(t, withoutKeys, int(none))
+	// And it would show here.
+	require.Greater(t, execute(http.Header{"Idempotency-Key": {"k"}}, nil), none)
+	require.Greater(t, execute(nil, map[string]any{"idempotencyKey": "k"}), none)
 }
 
 // With a key an operation is a transaction with two statements more to keep the answer, and one to see what it shows.
@@ -581,6 +566,31 @@ func TestStatementsOfKeys(t *testing.T) {
 	}
 	r := request{header: []string{"k"}, document: updateThread, vars: object{"id": x.String(), "version": 1, "input": object{"subject": "y"}}}
 	r.document = `mutation($id: ID!, $version: Int!, $input: UpdateThreadInput!) { updateThread(id: $id, expectedVersion: $version, input: $input) { version } }`
-	require.Equal(t, []string{"begin .", "select set_config($1,", "insert into", "update threads", "select t.id,", "update idempotency_keys", "commit ."}, count(r))
-	require.Equal(t, []string{"begin .", "select set_config($1,", "insert into", "select request,", "rollback .", "select t.id,"}, count(r))
+	require.Equal(t, []string{"begin .", "select set_config($1,", "with was", "update threads", "select t.id,", "update idempotency_keys", "commit ."}, count(r))
+	require.Equal(t, []string{"begin .", "select set_config($1,", "with was", "select request,", "rollback .", "select t.id,"}, count(r))
+}
+
+// BenchmarkKeys measures what a key costs a mutation of one record, and what an answer costs that is given again.
+func BenchmarkKeys(b *testing.B) {
+	t := setup(b)
+	body := func(header []string) request {
+		return request{header: header, document: `mutation { createThread(input: {subject: "x"}) { id version } }`}
+	}
+	t.sent(b, body([]string{"again"}))
+	n := 0
+	for _, c := range []struct {
+		name string
+		key  func() []string
+	}{
+		{"none", func() []string { return nil }},
+		{"new", func() []string { n++; return []string{fmt.Sprint("k", n)} }},
+		{"again", func() []string { return []string{"again"} }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				t.sent(b, body(c.key()))
+			}
+		})
+	}
 }

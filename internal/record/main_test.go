@@ -56,6 +56,9 @@ type options struct {
 	change func(*ent.Stores) // of what the schema says
 	custom map[string]record.CustomRule
 	alone  []string // mutation fields that commit on their own
+
+	beside *bundle              // which has the database already
+	engine func(*record.Config) // tunes it
 }
 
 func oneConnection(o *options) { o.conns = 1 }
@@ -69,7 +72,13 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 		f(&o)
 	}
 	b := &bundle{trace: &trace{}, log: &logBuffer{}}
-	cfg, err := pgxpool.ParseConfig(dbtest.URL(t))
+	var url string
+	if o.beside != nil {
+		url = o.beside.Config().ConnString()
+	} else {
+		url = dbtest.URL(t)
+	}
+	cfg, err := pgxpool.ParseConfig(url)
 	require.NoError(t, err)
 	plain := cfg.ConnConfig.Copy()
 	cfg.MaxConns = o.conns
@@ -83,13 +92,18 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	b.Pool, err = pgxpool.NewWithConfig(t.Context(), cfg)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
-	_, err = b.Exec(t.Context(), `SELECT changelog_epoch()`) // which empties the log of a copy: what is written from here on stays in it
-	require.NoError(t, err)
+	if o.beside == nil {
+		_, err = b.Exec(t.Context(), `SELECT changelog_epoch()`) // which empties the log of a copy: what is written from here on stays in it
+		require.NoError(t, err)
+	}
 
 	drv := entpgx.Open(b.Pool)
 	logger := slog.New(slog.NewTextHandler(io.MultiWriter(b.log, logtest.Writer()), nil))
 	b.client = ent.NewClient(ent.Driver(drv))
 	rc := &record.Config{Logger: logger, Unrestricted: !o.rules, Rules: o.custom}
+	if o.engine != nil {
+		o.engine(rc)
+	}
 	var tailer *changelog.Tailer
 	if o.tailer {
 		rc.Committed = func() { tailer.Wake() }
@@ -115,8 +129,18 @@ func setup(t testing.TB, change ...func(*options)) *bundle {
 	}, &server.Config{Introspection: true})
 	require.NoError(t, err)
 	b.serve(t, s)
-	b.ada = b.user(t, "ada")
+	if o.beside != nil {
+		b.ada = o.beside.ada
+	} else {
+		b.ada = b.user(t, "ada")
+	}
 	return b
+}
+
+// beside is another node over the bundle's database.
+func (b *bundle) beside(t testing.TB, change ...func(*options)) *bundle {
+	t.Helper()
+	return setup(t, append(change, func(o *options) { o.beside = b })...)
 }
 
 // background runs f until the test ends.

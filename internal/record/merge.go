@@ -72,11 +72,19 @@ func (u *revision) merge(ctx context.Context, drv dialect.Driver, may func(*sql.
 		return nil, err
 	}
 	w := workOf(ctx)
-	w.merged = append(w.merged, Merged{
+	merged := Merged{
 		Path:   graphql.GetPath(ctx),
 		Theirs: u.publicNames(u.who, n, columns),
 		Yours:  u.publicNames(u.who, n, u.values.touched()),
-	})
+	}
+	w.merged = append(w.merged, merged)
+	if w.key != nil { // that a field has changed is for those who may read it
+		for _, name := range merged.Theirs {
+			if f := u.fields[name]; f != nil && f.rule != nil {
+				w.key.shown.add(u.Store, after, name)
+			}
+		}
+	}
 	return after, nil
 }
 

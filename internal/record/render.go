@@ -40,7 +40,7 @@ type renderer struct {
 	sel    ast.SelectionSet // of the field
 	path   ast.Path         // of the field
 	errs   []*gqlerror.Error
-	shown  shown // of an answer that is kept for who sends the same again; else nil
+	shown  *shown // of an answer that is kept for who sends the same again; else nil
 }
 
 // rendererOf returns the renderer of the field that ctx resolves.
@@ -49,7 +49,7 @@ func (g *Engine) rendererOf(ctx context.Context) *renderer {
 	x := &renderer{engine: g, op: graphql.GetOperationContext(ctx), sel: f.Field.Selections, path: f.Path()}
 	if x.op.Operation.Operation == ast.Mutation {
 		if w := workOf(ctx); w != nil && w.key != nil {
-			x.shown = w.key.shown
+			x.shown = &w.key.shown
 		}
 	}
 	return x
@@ -64,10 +64,8 @@ func render(ctx context.Context, s *Store, n Node, seen bool) (Raw, error) {
 		return nil, nil
 	}
 	x := s.engine.rendererOf(ctx)
-	if x.shown != nil && !seen {
-		w, key := workOf(ctx), recordKey{entity: s.Prefix}
-		key.id, _ = s.key(n)
-		w.key.written = append(w.key.written, key)
+	if !seen {
+		x.shown.wrote(s, n)
 	}
 	return x.answer(ctx, x.records(ctx, s, []Node{n}, seen, x.sel, func(int) ast.Path { return x.path })[0])
 }

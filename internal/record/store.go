@@ -67,6 +67,10 @@ type Engine struct {
 	committed func()
 	batchWait time.Duration
 	log       *slog.Logger
+
+	keys             turns[keyHolder] // of those who send one idempotency key
+	keyWait, keyIdle time.Duration
+	keyAnswer        int
 }
 
 // Config of an Engine. The zero value is the default.
@@ -83,6 +87,13 @@ type Config struct {
 	CursorKeys [][]byte
 	// Replica is where [Engine.ReadAfter] reads. Nil: there is none.
 	Replica *replica.Replica
+	// KeyWait is how long who sends an idempotency key waits for another who has it: here, and then in the database. Default 10 s.
+	KeyWait time.Duration
+	// KeyIdle is how long the transaction of who has an idempotency key may stand idle before Postgres ends it, as where its node has
+	// vanished. Default 30 s.
+	KeyIdle time.Duration
+	// KeyAnswer is how many bytes are kept of an answer for its idempotency key. What answers with more fails. Default 256 KiB.
+	KeyAnswer int
 	// Rules are the custom rules that entities name.
 	Rules map[string]CustomRule
 	// Unrestricted has everybody meet every rule. It is for measuring what rules cost.
@@ -100,6 +111,7 @@ func NewEngine(drv *entpgx.Driver, stores []*Store, cfg *Config) (*Engine, error
 	g := &Engine{
 		driver: drv, stores: map[string]*Store{}, entities: map[string]*Entity{},
 		committed: c.Committed, batchWait: cmp.Or(c.BatchWait, 200*time.Microsecond), log: c.Logger,
+		keyWait: cmp.Or(c.KeyWait, 10*time.Second), keyIdle: cmp.Or(c.KeyIdle, 30*time.Second), keyAnswer: cmp.Or(c.KeyAnswer, 256<<10),
 	}
 	if c.Replica != nil {
 		g.replica, g.standby = c.Replica, entpgx.Open(c.Replica.Pool())

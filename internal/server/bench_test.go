@@ -24,8 +24,14 @@ func (w *discard) Header() http.Header         { return w.header }
 func (w *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (w *discard) WriteHeader(status int)      { w.status = status }
 
-// BenchmarkQuery measures what the server adds to an operation that costs nothing.
+// BenchmarkQuery measures what the server adds to an operation that costs nothing, where any number may run, and where it takes a turn.
 func BenchmarkQuery(b *testing.B) {
+	for name, turns := range map[string]int{"any number": 0, "in turn": 8} {
+		b.Run(name, func(b *testing.B) { benchmarkQuery(b, &Config{Load: Load{Turns: turns}}) })
+	}
+}
+
+func benchmarkQuery(b *testing.B, cfg *Config) {
 	schema := gqlparser.MustLoadSchema(&ast.Source{Input: sdl})
 	answer := []byte(`{"ok":"fine"}`)
 	s, err := New(Deps{Schema: &graphql.ExecutableSchemaMock{
@@ -33,7 +39,7 @@ func BenchmarkQuery(b *testing.B) {
 		ExecFunc: func(context.Context) graphql.ResponseHandler {
 			return func(context.Context) *graphql.Response { return &graphql.Response{Data: answer} }
 		},
-	}}, nil)
+	}}, cfg)
 	require.NoError(b, err)
 	body := strings.NewReader(`{"query": "{ ok }"}`)
 	r := httptest.NewRequest(http.MethodPost, "/graphql", nil)

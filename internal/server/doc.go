@@ -51,9 +51,13 @@
 //   - /readyz says what is wrong, and is one look for all who ask within 250 ms (TestReadinessIsLookedAtOnce, TestADrainingNodeIsNotReady).
 //   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket); no
 //     stream stays of a subscription that did not begin (TestStreamsThatDoNotBegin).
-//   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
-//     closed.
+//   - Of operations run as many at a time as Config.Load says, some wait, in order, and the rest is refused at once with when to come again,
+//     by whatever way they come (TestOverload, TestOverloadOverSockets); what one user or one document takes leaves room for others
+//     (TestNobodyIsStarved), and what is slow by its own work is in nobody's way (TestSlowFieldsHaveTurnsOfTheirOwn).
+//   - [Server.Serve] is not ready from the moment that it is to end, and accepts connections for Config.ShutdownDelay more (TestShutdownDelay).
+//     It lets running requests finish, for a bounded time (TestShutdownIsBounded), closes sockets and event streams one after the other
+//     (TestEventStreamsEndOneByOne), and returns after the last socket is closed.
 //
-// It may import viewer, ratelimit, telemetry, graphqlws, and of record the error codes and the sinks of streams. It knows no entity and no
+// It may import viewer, ratelimit, telemetry, turn, graphqlws, and of record the error codes and the sinks of streams. It knows no entity and no
 // generated code, so that tests drive it with a schema written by hand.
 package server

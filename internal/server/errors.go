@@ -59,8 +59,9 @@ func translatePostgres(pg *pgconn.PgError) *record.Error {
 	switch pg.Code {
 	case "40001", "40P01": // serialization failure, deadlock: rolled back, and free at once
 		return unavailable(pg, 100*time.Millisecond)
-	// Canceled, lock not available, starting up, a statement before it failed: rolled back, or never begun.
-	case "57014", "55P03", "57P03", "25P02":
+	// Canceled, lock not available, starting up, a statement before it failed, a transaction that was idle or lasted for too long: rolled
+	// back, or never begun.
+	case "57014", "55P03", "57P03", "25P02", "25P03", "25P04":
 		return unavailable(pg, time.Second)
 	case "GS409": // users_last_administrator
 		return &record.Error{Code: record.Forbidden, Message: "the last administrator stays one", Err: pg}
@@ -143,7 +144,7 @@ func (s *Server) logError(ctx context.Context, e *record.Error, path ast.Path, e
 	switch {
 	case e.Code == record.Internal:
 		level = slog.LevelError
-	case e.Code == record.Unavailable && !errors.Is(err, context.Canceled):
+	case e.Code == record.Unavailable && !errors.Is(err, context.Canceled) && !isRefused(err):
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{

@@ -44,6 +44,8 @@ func TestEveryErrorHasACodeOfTheTable(t *testing.T) {
 		{"statement timeout", pg("57014"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"lock timeout", pg("55P03"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"failed transaction", pg("25P02"), "UNAVAILABLE", "temporarily unavailable", 1.0},
+		{"idle transaction", pg("25P03"), "UNAVAILABLE", "temporarily unavailable", 1.0},
+		{"transaction timeout", pg("25P04"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"commit of a failed transaction", fmt.Errorf("commit: %w", pgx.ErrTxCommitRollback), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"starting up", pg("57P03"), "UNAVAILABLE", "temporarily unavailable", 1.0},
 		{"too many connections", pg("53300"), "UNAVAILABLE", "temporarily unavailable", 1.0},

@@ -101,6 +101,8 @@ func (e *events) write(w http.ResponseWriter, r *http.Request) {
 	requestFrom(r.Context()).route = eventsRoute
 	e.server.streams.Add(1)
 	defer e.server.streams.Add(-1)
+	e.server.list(e)
+	defer e.server.unlist(e)
 	// The server's timeouts are for answers that end.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // it is watched whether the client goes

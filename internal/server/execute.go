@@ -69,7 +69,13 @@ func (s *Server) perform(out outlet, op *graphql.OperationContext) {
 	defer cancel()
 	ctx, o := s.observe(ctx, op)
 	defer o.end(true)
-	resp, err := s.execute(ctx, op)
+	ctx, turn, err := s.turn(ctx, op)
+	defer turn.give()
+	var resp *graphql.Response
+	if err == nil {
+		resp, err = s.execute(ctx, op)
+		turn.give() // the client may take its time
+	}
 	o.end(failed(resp, err))
 	if err != nil {
 		s.fail(ctx, out, err)
@@ -116,6 +122,15 @@ func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationCont
 			stream.Close()
 		}
 	}()
+	ctx, turn, err := s.turn(ctx, op)
+	defer turn.give()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		s.fail(ctx, out, err)
+		return
+	}
 	next, ctx := s.exec.DispatchOperation(ctx, op)
 	if !timer.Stop() {
 		s.fail(ctx, out, fmt.Errorf("begin a subscription: %w", context.DeadlineExceeded))
@@ -128,6 +143,7 @@ func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationCont
 		o.end(false)
 		return
 	}
+	turn.give() // it goes on by itself
 	o.begun = time.Now()
 	for {
 		resp := next(ctx)

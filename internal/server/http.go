@@ -131,7 +131,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 	}
 	ctx, o := s.observe(ctx, op)
 	defer o.end(true) // where the executor panics
-	resp, err := s.executeFor(ctx, w, r, op)
+	ctx, turn, err := s.turn(ctx, op)
+	defer turn.give() // likewise
+	var resp *graphql.Response
+	if err == nil {
+		resp, err = s.executeFor(ctx, w, r, op)
+		turn.give() // the client may take its time
+	}
 	o.end(failed(resp, err))
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
@@ -273,6 +279,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err 
 		w.Header().Set("Content-Type", typeJSON)
 	}
 	resp := &graphql.Response{Errors: gqlerror.List{s.present(r.Context(), err)}}
+	setRetryAfter(w.Header(), translate(r.Context(), err).RetryAfter)
 	s.write(w, status, resp, false)
 }
 

@@ -74,7 +74,7 @@ func (r *readiness) ask(ctx context.Context) (looked bool, err error) {
 // Ready returns what keeps the server from serving: that it is being stopped, or what Deps.Ready says, which is asked at most once in
 // 250 ms.
 func (s *Server) Ready(ctx context.Context) error {
-	if s.draining.Err() != nil {
+	if s.leaving.Load() {
 		return errDraining
 	}
 	looked, err := s.readiness.ask(ctx)

@@ -1,16 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +46,11 @@ type Deps struct {
 	// Public names the mutation fields that ask nobody who they are, as signing in. An operation of these alone goes on without a
 	// viewer where Viewer answers UNAUTHENTICATED: a browser sends the cookie of a session that has ended with it.
 	Public []string
+	// Slow names the mutation fields that take long for their own work and little of the database, as signing in. Their operations have half as
+	// many turns of their own, so that they hold up nobody else, and wait for half of Config.OperationTimeout.
+	Slow []string
+	// Parting names the mutation fields whose operations wait for nobody else's, as signing out.
+	Parting []string
 	// Watch ends the sockets and event streams of sessions that end, and lengthens those of cookies whose session is refreshed. Nil: they
 	// last as long as the access token.
 	Watch WatchFunc
@@ -105,11 +108,27 @@ type Config struct {
 	Trusted TrustedDocuments
 	// Sockets bounds WebSockets and event streams.
 	Sockets Sockets
+	// Load bounds how many operations run at the same time.
+	Load Load
 	// OperationTimeout bounds a query, a mutation, the beginning of a subscription, and how long it takes to know who asks. Default 30 s.
 	OperationTimeout time.Duration
-	// ShutdownTimeout bounds how long running requests and sockets may take to end. Default 10 s.
+	// ShutdownDelay is how long the server goes on as ever when it is to end, but for saying so to whoever asks whether it is ready. Default
+	// none.
+	ShutdownDelay time.Duration
+	// ShutdownSpread is over what time sockets and event streams are closed, so that their clients do not all come to the other nodes at
+	// once; a few are closed sooner. Default [DefaultShutdownSpread].
+	ShutdownSpread time.Duration
+	// ShutdownTimeout bounds all of it: ShutdownDelay, and how long running requests and sockets may take to end. Default
+	// [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
 }
+
+// What is taken where nobody says.
+const (
+	DefaultOperationTimeout = 30 * time.Second
+	DefaultShutdownSpread   = 2 * time.Second
+	DefaultShutdownTimeout  = 20 * time.Second
+)
 
 func (c *Config) withDefaults() (Config, error) {
 	var cfg Config
@@ -121,14 +140,16 @@ func (c *Config) withDefaults() (Config, error) {
 			return cfg, errors.New("server: TrustedProxies: a prefix is not valid")
 		}
 	}
-	if cfg.OperationTimeout < 0 || cfg.ShutdownTimeout < 0 {
-		return cfg, errors.New("server: OperationTimeout and ShutdownTimeout must not be negative")
+	if min(cfg.OperationTimeout, cfg.ShutdownDelay, cfg.ShutdownSpread, cfg.ShutdownTimeout) < 0 {
+		return cfg, errors.New("server: OperationTimeout, ShutdownDelay, ShutdownSpread and ShutdownTimeout must not be negative")
 	}
 	if cfg.OperationTimeout == 0 {
-		cfg.OperationTimeout = 30 * time.Second
+		cfg.OperationTimeout = DefaultOperationTimeout
 	}
-	if cfg.ShutdownTimeout == 0 {
-		cfg.ShutdownTimeout = 10 * time.Second
+	cfg.ShutdownSpread = cmp.Or(cfg.ShutdownSpread, DefaultShutdownSpread)
+	cfg.ShutdownTimeout = cmp.Or(cfg.ShutdownTimeout, DefaultShutdownTimeout)
+	if cfg.ShutdownDelay >= cfg.ShutdownTimeout {
+		return cfg, errors.New("server: ShutdownDelay must be less than ShutdownTimeout, of which it is a part")
 	}
 	var err error
 	if cfg.Limits, err = cfg.Limits.withDefaults(); err != nil {
@@ -156,16 +177,19 @@ type Server struct {
 
 	writeTimeout time.Duration // of an answer; on a route, of a piece of it
 
+	turns     turns
 	sockets   *graphqlws.Server
 	readiness readiness
 	streams   atomic.Int64    // event streams that are open
 	streaming sync.WaitGroup  // operations of reserved event streams; others end with their requests
+	leaving   atomic.Bool     // it is to end, and is not ready
 	draining  context.Context // done when event streams are to end
 	drain     context.CancelFunc
 
-	mu           sync.Mutex         // protects what follows
-	holders      map[holder]int     // how many sockets and event streams each has
-	reservations map[string]*events // by token
+	mu           sync.Mutex           // protects what follows
+	holders      map[holder]int       // how many sockets and event streams each has
+	reservations map[string]*events   // by token
+	written      map[*events]struct{} // event streams that somebody writes
 }
 
 // New returns a server that is ready to be served or called. It returns an error where deps or cfg are wrong.
@@ -189,12 +213,16 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 	s := &Server{
 		deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure),
 		writeTimeout: full.OperationTimeout + 30*time.Second, holders: map[holder]int{}, reservations: map[string]*events{},
+		written: map[*events]struct{}{},
 	}
 	s.readiness.check = deps.Ready
 	if err := s.setOrigins(); err != nil {
 		return nil, err
 	}
 	if err := s.setExecutor(); err != nil {
+		return nil, err
+	}
+	if err := s.setTurns(); err != nil {
 		return nil, err
 	}
 	if s.sockets, err = s.newSockets(); err != nil {
@@ -241,6 +269,7 @@ func (s *Server) setExecutor() (err error) {
 	}
 	g.SetQueryCache(docs)
 	g.Use(limits)
+	g.AroundRootFields(inTurn)
 	for _, e := range s.deps.Extensions {
 		g.Use(e)
 	}
@@ -253,65 +282,3 @@ func (s *Server) Sockets() graphqlws.Stats { return s.sockets.Stats() }
 
 // EventStreams is how many event streams are open.
 func (s *Server) EventStreams() int { return int(s.streams.Load()) }
-
-// Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, closes sockets and event streams
-// and lets running requests finish. It returns an error where the listener failed, or where something still
-// ran when ShutdownTimeout was over.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	// Requests outlive ctx: they end by themselves, or when time is up.
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	hs := &http.Server{
-		Handler:           s,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      s.writeTimeout, // a hijacked connection has none
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(ln) }()
-	var err error
-	select {
-	case err = <-failed:
-		err = fmt.Errorf("serve http: %w", err)
-	case <-ctx.Done():
-	}
-
-	limit, cancel := context.WithTimeout(base, s.cfg.ShutdownTimeout)
-	defer cancel()
-	closed := make(chan error, 1)
-	go func() { closed <- s.shutdown(limit) }()
-	late := errors.Join(hs.Shutdown(limit), <-closed)
-	if late != nil {
-		cut()
-		_ = hs.Close()
-		late = fmt.Errorf("shut down http: requests still run after %s: %w", s.cfg.ShutdownTimeout, late)
-	}
-	return errors.Join(err, late)
-}
-
-// shutdown ends sockets and event streams.
-func (s *Server) shutdown(ctx context.Context) error {
-	s.drain()
-	s.mu.Lock()
-	reservations := slices.Collect(maps.Values(s.reservations))
-	s.mu.Unlock()
-	for _, e := range reservations { // also those that nobody writes
-		e.end()
-	}
-	err := s.sockets.Shutdown(ctx)
-	ended := make(chan struct{})
-	go func() {
-		s.streaming.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return err
-	case <-ctx.Done():
-		return errors.Join(err, ctx.Err())
-	}
-}

@@ -53,7 +53,7 @@ func (s *Server) newSockets() (*graphqlws.Server, error) {
 	c := s.cfg.Sockets
 	return graphqlws.New(sockets{s}, &graphqlws.Config{
 		InitTimeout: c.InitTimeout, DrainTimeout: c.DrainTimeout, PingInterval: c.PingInterval,
-		MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
+		CloseSpread: s.cfg.ShutdownSpread, MessageSize: c.MessageSize, MessageRate: c.MessageRate, Operations: c.Operations, WriteBuffer: c.WriteBuffer,
 		TooMany: func(c *graphqlws.Conn) json.RawMessage {
 			return marshal(gqlerror.List{s.present(c.Context(), errTooManyOperations)})
 		},
@@ -86,6 +86,11 @@ func (s sockets) Init(c *graphqlws.Conn, payload json.RawMessage) (ack json.RawM
 	k.conn, k.ctx = c, c.Context()
 	c.SetValue(k)
 	presented := cmp.Or(authorization(payload), k.authorization)
+	turn, err := s.arrive(k.ctx)
+	if err != nil {
+		return nil, s.closing(k.ctx, err)
+	}
+	defer turn.give()
 	ctx, v, signedIn, err := s.signIn(k.ctx, presented)
 	k.authorization, k.client.Cookies = "", nil // they may be used up soon
 	if err != nil {

@@ -7,6 +7,8 @@ import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { OperationTypeNode } from 'graphql';
 import { from, switchMap } from 'rxjs';
 
+import { createOnce } from './once.js';
+
 // RecordCache never lets a record's version go back: an answer may come later than an event that is newer.
 class RecordCache extends InMemoryCache {
   write(options) {
@@ -38,7 +40,9 @@ function* versioned(value) {
   for (const inner of Object.values(value)) yield* versioned(inner);
 }
 
-export function createApolloClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
+export function createApolloClient(session, socket, options = {}) {
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
+
   const authorize = new SetContextLink(({ headers }) => {
     const held = session.current();
     return { held, response: undefined, headers: { ...headers, ...session.headers(held) } };
@@ -56,8 +60,8 @@ export function createApolloClient(session, socket, { endpoint = '/graphql', cre
     return from(session.refresh(held)).pipe(switchMap(again));
   });
 
-  // Where there was no answer, which is a TypeError of fetch, a query may be asked again. A mutation may not: it may have
-  // been carried out.
+  // Where there was no answer, which is a TypeError of fetch, a query may be asked again. A mutation may not, as it may have
+  // been carried out: createOnce has given it a key, and has done what can be done.
   const retry = new RetryLink({
     attempts: {
       max: 3,

@@ -8,6 +8,7 @@ import { resuming } from './resume.js';
 export function createEvents(session, { endpoint = '/graphql', credentials = 'same-origin', singleConnection = false } = {}) {
   let held;
   let refused = false;
+  let after = 0; // s
 
   const events = createClient({
     url: endpoint,
@@ -21,13 +22,14 @@ export function createEvents(session, { endpoint = '/graphql', credentials = 'sa
     async fetchFn(...request) {
       const response = await fetch(...request);
       refused = response.status === 401;
+      after = Number(response.headers.get('retry-after')) || 0;
       return response;
     },
     retryAttempts: Infinity,
     async retry(retries) {
       if (refused) await session.refresh(held).catch(() => {});
       if (refused && retries === 0) return;
-      await new Promise((resolve) => setTimeout(resolve, Math.min(500 * 2 ** retries, 30_000) * Math.random()));
+      await new Promise((resolve) => setTimeout(resolve, 1000 * after + Math.min(500 * 2 ** retries, 30_000) * Math.random()));
     },
   });
   return resuming(events);

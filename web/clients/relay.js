@@ -1,6 +1,8 @@
 // Relay with Godstack: queries and mutations over HTTP, subscriptions over a WebSocket, tokens renewed on the way.
 import { commitLocalUpdate, Environment, Network, Observable, RecordSource, Store } from 'relay-runtime';
 
+import { createOnce } from './once.js';
+
 const attempts = 3;
 
 // RecordStore never lets a record's version go back: an answer may come later than an event that is newer.
@@ -21,9 +23,12 @@ const document = (id, text) => (text ? { query: text } : { query: '', documentId
 // createRelayEnvironment returns an environment for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
 export function createRelayEnvironment(session, socket, options = {}) {
-  const { endpoint = '/graphql', credentials = 'same-origin', fetch = globalThis.fetch } = options;
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
 
-  async function ask({ id, name, text, operationKind }, variables) {
+  // Who gives a mutation a key of its own, as cacheConfig: { metadata: { idempotencyKey } }, sends it with that.
+  async function ask({ id, name, text, operationKind }, variables, { metadata } = {}) {
+    const key = metadata?.idempotencyKey;
+    const extensions = key && { idempotencyKey: key };
     let renewed = false;
     for (let attempt = 1; ; ) {
       const held = session.current();
@@ -33,10 +38,11 @@ export function createRelayEnvironment(session, socket, options = {}) {
           method: 'POST',
           credentials,
           headers: { accept: 'application/graphql-response+json', 'content-type': 'application/json', ...session.headers(held) },
-          body: JSON.stringify({ ...document(id, text), operationName: name, variables }),
+          body: JSON.stringify({ ...document(id, text), operationName: name, variables, extensions }),
         });
       } catch (error) {
-        // There was no answer: a query may be asked again. A mutation may not: it may have been carried out.
+        // There was no answer: a query may be asked again. A mutation may not, as it may have been carried out: createOnce has given it a
+        // key, and has done what can be done.
         if (operationKind !== 'query' || attempt++ === attempts) throw error;
         await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** attempt));
         continue;

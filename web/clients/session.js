@@ -126,8 +126,20 @@ export function createSession({ endpoint = '/graphql', credentials = 'same-origi
   }
 
   // send answers the data of an operation, or throws its first error, with message, extensions and HTTP status. What is no
-  // answer of GraphQL rejects as an error without extensions.
-  async function send(query, variables, headers) {
+  // answer of GraphQL rejects as an error without extensions. What the server has no time for is sent again when it says.
+  async function send(...operation) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await sendOnce(...operation);
+      } catch (error) {
+        const { code, retryAfter } = error.extensions ?? {}; // s
+        if (code !== 'UNAVAILABLE' || !retryAfter || attempt === attempts) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 1000 * retryAfter));
+      }
+    }
+  }
+
+  async function sendOnce(query, variables, headers) {
     const response = await fetch(endpoint, {
       method: 'POST',
       credentials,

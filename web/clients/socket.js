@@ -18,6 +18,7 @@ export function createSocket(session, { endpoint = '/graphql', webSocketImpl } =
   let line; // the WebSocket
   let held; // what it was opened with, or was renewed with
   let refused = false;
+  let busy = false;
   let renewal, watchdog; // timers
 
   function renewBefore(expiresAt) {
@@ -56,6 +57,7 @@ export function createSocket(session, { endpoint = '/graphql', webSocketImpl } =
         clearTimeout(renewal);
         clearTimeout(watchdog);
         refused = code === 4403;
+        busy = code === 1013;
       },
     },
     shouldRetry: () => true,
@@ -64,6 +66,8 @@ export function createSocket(session, { endpoint = '/graphql', webSocketImpl } =
       // A second refusal is not for lack of a refresh: hence the pause. It is by chance, since all that a server had come at once.
       if (refused) await session.refresh(held).catch(() => {});
       if (refused && retries === 0) return;
+      // A server that has too much to do, or knows too many sockets of this user, is not to be asked at once.
+      if (busy) await new Promise((resolve) => setTimeout(resolve, 1000 + 4000 * Math.random()));
       await new Promise((resolve) => setTimeout(resolve, Math.min(500 * 2 ** retries, 30_000) * Math.random()));
     },
   });

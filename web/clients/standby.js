@@ -1,7 +1,9 @@
 // Reads from a standby of the server's database, which is a little behind, and yet none that is older than what was read or written before.
 
+import { createPatient } from './patience.js';
+
 // createFetch is fetch for queries and mutations. It says what has been seen, in all tabs; without it the server asks the primary.
-export function createFetch({ storage = globalThis.localStorage, key = 'godstack.seen' } = {}) {
+export function createFetch({ fetch = createPatient(), storage = globalThis.localStorage, key = 'godstack.seen' } = {}) {
   const later = (a, b) => (a > b ? a : b); // these texts compare as what they stand for does
   const stored = () => storage?.getItem(key) ?? '0';
   let own = '0';

@@ -3,9 +3,13 @@ import { cacheExchange, Client, fetchExchange, makeOperation, subscriptionExchan
 import { authExchange } from '@urql/exchange-auth';
 import { retryExchange } from '@urql/exchange-retry';
 
+import { createOnce } from './once.js';
+
 // createUrqlClient returns a client for who is signed in now: make a new one when session.onChange tells of another, for
 // what one user may see is not for the next.
-export function createUrqlClient(session, socket, { endpoint = '/graphql', credentials = 'same-origin', fetch } = {}) {
+export function createUrqlClient(session, socket, options = {}) {
+  const { endpoint = '/graphql', credentials = 'same-origin', fetch = createOnce({ signedIn: () => Boolean(session.current()) }) } = options;
+
   const auth = authExchange(async ({ appendHeaders }) => {
     let refused;
     return {
@@ -31,7 +35,8 @@ export function createUrqlClient(session, socket, { endpoint = '/graphql', crede
     exchanges: [
       cacheExchange,
       auth,
-      // Where there was no answer, a query may be asked again. A mutation may not: it may have been carried out.
+      // Where there was no answer, a query may be asked again. A mutation may not, as it may have been carried out: createOnce has
+      // given it a key, and has done what can be done.
       retryExchange({
         maxNumberAttempts: 3,
         retryIf: (error, operation) => operation.kind === 'query' && Boolean(error.networkError) && !error.response,
