@@ -37,7 +37,7 @@ type accounts struct {
 
 // newAccounts builds the accounts. cfg is complete, with its PublicURL.
 func newAccounts(cfg Config, secrets *auth.Secrets, pool, reserve *pgxpool.Pool, lag func() time.Duration, committed func()) (_ *accounts, err error) {
-	a := &accounts{mail: cmp.Or(cfg.Outbox, &mail.Recorder{}), counts: ratelimit.NewPostgres(reserve)}
+	a := &accounts{mail: cmp.Or(cfg.Outbox, &mail.Recorder{}), counts: ratelimit.NewPostgres(pool)}
 	if a.sender, err = newSender(cfg, a.mail); err != nil {
 		return nil, err
 	}

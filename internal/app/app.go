@@ -321,12 +321,12 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		a.err = bounded(ctx, cfg.shutdown(), func() error {
 			err := errors.Join(run(ctx, srv, ln, services), core.close())
 			db.closePools()
+			if err := cfg.tracer.Close(ctx); err != nil { // a collector that is away is no failure of the program
+				cfg.Logger.WarnContext(ctx, "the last traces are lost", "error", err)
+			}
 			return err
 		})
 		a.err = errors.Join(a.err, db.stop(ctx))
-		if err := cfg.tracer.Close(ctx); err != nil { // a collector that is away is no failure of the program
-			cfg.Logger.WarnContext(ctx, "the last traces are lost", "error", err)
-		}
 	}()
 	return a, nil
 }
