@@ -122,7 +122,7 @@ func (s *Server) find(a *ask) error {
 		if s.trusted.only {
 			return errUntrusted
 		}
-		if a.Query, ok = s.persisted.get(strings.TrimPrefix(id, hashPrefix)); !ok {
+		if a.Query, ok = s.persisted.get(strings.ToLower(strings.TrimPrefix(id, hashPrefix))); !ok {
 			return errNotPersisted
 		}
 		return nil

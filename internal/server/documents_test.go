@@ -139,6 +139,7 @@ func TestAutomaticPersistedQueries(t *testing.T) {
 			require.JSONEq(t, `{"ok": "fine"}`, string(ask(t, map[string]any{"query": document, "extensions": persistedQuery(hash)}).Data))
 			for _, named := range []map[string]any{
 				{"extensions": persistedQuery(hash)}, {"documentId": "sha256:" + hash}, {"documentId": hash}, {"id": hash}, {"doc_id": hash},
+				{"extensions": persistedQuery(strings.ToUpper(hash))}, {"documentId": "sha256:" + strings.ToUpper(hash)},
 				{"documentId": hash, "operationName": "Hello", "variables": map[string]any{}},
 			} {
 				require.JSONEq(t, `{"ok": "fine"}`, string(ask(t, named).Data), named)

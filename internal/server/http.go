@@ -57,7 +57,7 @@ func (s *Server) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusMethodNotAllowed, badRequest("the method is GET or POST, or, for event streams, PUT or DELETE"))
 		return
 	}
-	contentType, ok := negotiate(r.Header.Get("Accept"))
+	contentType, ok := negotiate(r.Header.Values("Accept"))
 	if !ok {
 		s.refuse(w, r, http.StatusNotAcceptable, badRequest("answers are %s, %s or %s", typeResponse, typeJSON, typeEvents))
 		return
@@ -323,13 +323,20 @@ func marshal(v any) []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
-// negotiate chooses the type of the answer from an Accept header: what has the greatest weight, then what
-// comes first. Whoever names none of the types gets application/json, as old clients expect.
-func negotiate(accept string) (contentType string, ok bool) {
-	if accept == "" {
+// negotiate chooses the type of the answer from the lines of an Accept header: what has the greatest weight, then what comes first. A range
+// stands for JSON, or else GraphQL's type, if that is not named beside it; an event stream has to be named. Weight 0 refuses. Whoever sends
+// no such header gets application/json, as old clients expect.
+func negotiate(lines []string) (contentType string, ok bool) {
+	accept := strings.Join(lines, ",")
+	if strings.TrimSpace(accept) == "" {
 		return typeJSON, true
 	}
-	best := 0.0
+	type accepted struct {
+		mediaType string
+		weight    float64
+	}
+	var all []accepted
+	named := map[string]bool{}
 	for part := range strings.SplitSeq(accept, ",") {
 		mediaType, p, err := mime.ParseMediaType(part)
 		if err != nil {
@@ -337,20 +344,43 @@ func negotiate(accept string) (contentType string, ok bool) {
 		}
 		weight := 1.0
 		if q, given := p["q"]; given {
-			if weight, err = strconv.ParseFloat(q, 64); err != nil {
+			if weight, err = strconv.ParseFloat(q, 64); err != nil || !(weight >= 0 && weight <= 1) { // NaN is neither
 				continue
 			}
 		}
-		switch mediaType {
-		case typeJSON, typeResponse, typeEvents:
-		case "*/*", "application/*":
-			mediaType = typeJSON
-		default:
+		all = append(all, accepted{mediaType, weight})
+		named[mediaType] = true
+	}
+	best := 0.0
+	for _, a := range all {
+		if a.weight <= best {
 			continue
 		}
-		if weight > best {
-			best, contentType = weight, mediaType
+		if chosen := answerIn(a.mediaType, named); chosen != "" {
+			best, contentType = a.weight, chosen
 		}
 	}
 	return contentType, best > 0
+}
+
+// answerIn returns the type to answer in for a media type or a range, or "". named are those that have a weight of their own.
+func answerIn(mediaType string, named map[string]bool) string {
+	types := []string{typeJSON, typeResponse}
+	switch mediaType {
+	case typeJSON, typeResponse, typeEvents:
+		return mediaType
+	case "application/*":
+	case "*/*":
+		if named["application/*"] {
+			types = nil
+		}
+	default:
+		return ""
+	}
+	for _, t := range types {
+		if !named[t] {
+			return t
+		}
+	}
+	return ""
 }

@@ -125,13 +125,32 @@ func TestTheTypeOfTheAnswerIsNegotiated(t *testing.T) {
 		{"text/html, */*;q=0.1", typeJSON},
 		{"multipart/mixed", ""},
 		{"application/json;q=0", ""},
+		{"application/json;q=0, */*", typeResponse},
+		{"*/*, application/json;q=0", typeResponse},
+		{"application/*;q=0, */*", ""},
+		{"application/json;q=0.2, application/*;q=0.5", typeResponse},
+		{"application/json;q=0, application/graphql-response+json;q=0, */*", ""},
+		{"application/json, text/plain, */*", typeJSON}, // a common client's
 		{"application/json;q=x", ""},
+		{"application/json;q=NaN", ""},
+		{"application/json;q=9, application/graphql-response+json", typeResponse},
+		{"application/json;q=-1", ""},
 		{"nonsense", ""},
 	} {
-		got, ok := negotiate(c.accept)
+		got, ok := negotiate([]string{c.accept})
 		require.Equal(t, c.want, got, c.accept)
 		require.Equal(t, c.want != "", ok, c.accept)
 	}
+}
+
+// A header may come in several lines, which are one list.
+func TestAcceptInSeveralLines(t *testing.T) {
+	t.Parallel()
+	r := post(`{"query": "{ ok }"}`)
+	r.Header["Accept"] = []string{"text/html", "application/json;q=0.5", "application/graphql-response+json"}
+	a := setup(t).do(t, r)
+	require.Equal(t, 200, a.Status, a.raw)
+	require.Equal(t, typeResponse, a.Header.Get("Content-Type"))
 }
 
 func TestTheStatusFollowsTheTypeOfTheAnswer(t *testing.T) {
