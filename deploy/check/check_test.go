@@ -282,6 +282,9 @@ func TestKubernetes(t *testing.T) {
 		require.Contains(t, c.Resources.Limits, corev1.ResourceMemory)
 	}
 	require.Equal(t, "0.0.0.0:"+strconv.Itoa(metricsPort), config["METRICS_ADDR"])
+	delay, err := time.ParseDuration(config["SHUTDOWN_DELAY"])
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, delay, 5*time.Second, "the service has forgotten the node, which still answers")
 	for d, want := range map[*appsv1.Deployment]map[string]int32{api: {"http": apiPort, "metrics": metricsPort}, worker: {"metrics": metricsPort}} {
 		pod := d.Spec.Template
 		require.Equal(t, pod.Labels, d.Spec.Selector.MatchLabels)
@@ -295,9 +298,7 @@ func TestKubernetes(t *testing.T) {
 			require.Greater(t, p.TimeoutSeconds, int32(2), "what the program takes")
 		}
 		grace := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second
-		if c.Lifecycle != nil {
-			grace -= time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
-		}
+		require.Nil(t, c.Lifecycle, "the program waits itself")
 		require.Greater(t, grace, shutdown(t), d.Name)
 		require.Zero(t, d.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue())
 		require.Positive(t, d.Spec.Strategy.RollingUpdate.MaxSurge.IntValue())
