@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -73,6 +74,9 @@ func poolConfig(text string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !strings.Contains(text, "pool_max_conns") {
+		cfg.MaxConns = max(cfg.MaxConns, defaultConnections)
+	}
 	identify(cfg.ConnConfig, applicationName)
 	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
 		entpgx.RegisterUUID(c.TypeMap())
@@ -100,7 +104,7 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	}
 	poolCfg.ConnConfig.Tracer = cfg.tracer.Statements()
 	cfg.Timeouts.set(poolCfg)
-	own, reserved := split(db.url, poolCfg)
+	own, reserved := split(poolCfg)
 	if db.pool, err = pgxpool.NewWithConfig(ctx, own); err == nil {
 		db.reserve, err = pgxpool.NewWithConfig(ctx, reserved)
 	}

@@ -374,6 +374,9 @@ func (x *examined) connections(ctx context.Context, name string) error {
 	if x.cfg.Pubsub == PubsubPostgres {
 		each++
 	}
+	if x.cfg.ListenURL == "" {
+		each++ // by which it hears of jobs
+	}
 	where := "a pooler's pool not counted"
 	if !x.pooled {
 		each += int(x.pool.Config().MaxConns)

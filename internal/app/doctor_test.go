@@ -212,14 +212,14 @@ func TestDoctorOfAGoodDeployment(t *testing.T) {
 		"database.role", "database.clock", "database.pooler", "database.connections", "listen", "migrations", "schema", "change_log", "jobs",
 		"redis", "redis.limits", "redis.pubsub", "mail", "mail.sent",
 	}, d.names(CheckOK))
-	d.require(t, "database.connections", CheckOK, "1 nodes take 10 each (pool_max_conns 8), others have 0, and there are 57")
+	d.require(t, "database.connections", CheckOK, "1 nodes take 11 each (pool_max_conns 8), others have 0, and there are 57")
 	d.require(t, "jobs", CheckOK, "1 nodes work, 0 jobs wait")
 	require.Equal(t, []string{"ada@example.com"}, box.mails())
 
 	d = examine(t, cfg, Examination{Nodes: 5})
-	d.require(t, "database.connections", CheckWarn, "5 nodes take 10 each")
+	d.require(t, "database.connections", CheckWarn, "5 nodes take 11 each")
 	d = examine(t, cfg, Examination{Nodes: 6})
-	d.require(t, "database.connections", CheckFail, "6 nodes take 10 each")
+	d.require(t, "database.connections", CheckFail, "6 nodes take 11 each")
 	require.Equal(t, []string{"database.connections"}, d.names(CheckFail))
 	require.Len(t, box.mails(), 1, "no mail is sent unless it is asked for")
 }

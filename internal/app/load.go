@@ -87,10 +87,7 @@ func bound(d, initial time.Duration) string {
 
 // split returns the pool for operations and jobs, and that for what has to go on: readiness, leases of jobs, whose session has ended,
 // signing out. What is asked by each request is not among that: it would take the reserve as well. Together they have as many connections as DATABASE_URL says, and two at least.
-func split(url string, cfg *pgxpool.Config) (own, reserved *pgxpool.Config) {
-	if !strings.Contains(url, "pool_max_conns") {
-		cfg.MaxConns = max(cfg.MaxConns, defaultConnections)
-	}
+func split(cfg *pgxpool.Config) (own, reserved *pgxpool.Config) {
 	own, reserved = cfg.Copy(), cfg.Copy()
 	reserved.MaxConns = mostReserved
 	if cfg.MaxConns < 6 {
