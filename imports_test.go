@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/graphqlws": {},
 	"internal/pubsub":    {},
 	"internal/replica":   {},
+	"internal/telemetry": {},
 	"migrations":         {},
 	"web":                {},
 
@@ -39,10 +40,10 @@ var mayImport = map[string][]string{
 		"ent/", "internal/changelog", "internal/entpgx", "internal/mail", "internal/ratelimit", "internal/record", "internal/viewer",
 	},
 	"graph":           {"ent/", "internal/auth", "internal/record", "internal/viewer"},
-	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit"},
+	"internal/server": {"internal/graphqlws", "internal/viewer", "internal/record", "internal/ratelimit", "internal/telemetry"},
 	"internal/app": {
 		"ent", "graph", "internal/auth", "internal/changelog", "internal/devdb", "internal/entity", "internal/entpgx", "internal/mail",
-		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/viewer", "migrations", "web",
+		"internal/pubsub", "internal/ratelimit", "internal/record", "internal/replica", "internal/server", "internal/telemetry", "internal/viewer", "migrations", "web",
 	},
 	"cmd/godstack": {"internal/app", "internal/auth", "internal/server", "internal/viewer"},
 

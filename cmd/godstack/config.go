@@ -46,6 +46,17 @@ type config struct {
 	SocketMessageRate  bound `env:"SOCKET_MESSAGE_RATE"`
 	SocketMessageBytes bound `env:"SOCKET_MESSAGE_BYTES"`
 	SocketWriteBuffer  bound `env:"SOCKET_WRITE_BUFFER"`
+
+	// What OpenTelemetry calls them.
+	TracesExporter     tracesExporter `env:"OTEL_TRACES_EXPORTER"`
+	OTLPEndpoint       endpoint       `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPTracesEndpoint endpoint       `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	OTLPProtocol       otlpProtocol   `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+	OTLPHeaders        pairs          `env:"OTEL_EXPORTER_OTLP_HEADERS"`
+	ServiceName        string         `env:"OTEL_SERVICE_NAME"`
+	ResourceAttributes pairs          `env:"OTEL_RESOURCE_ATTRIBUTES"`
+	TracesSampler      sampler        `env:"OTEL_TRACES_SAMPLER"`
+	TracesSamplerArg   ratio          `env:"OTEL_TRACES_SAMPLER_ARG"`
 }
 
 // loadConfig reads environ, which is in os.Environ's form. Its error names every variable that is wrong.
@@ -121,6 +132,7 @@ func (c config) app(log *slog.Logger) app.Config {
 		ListenURL:   string(c.ListenURL),
 		ReadURL:     string(c.ReadURL),
 		MetricsAddr: string(c.MetricsAddr),
+		Tracing:     c.tracing(),
 		RateLimit:   int(c.RateLimit),
 		Server: server.Config{Origins: origins, TrustedProxies: proxies, Sockets: server.Sockets{
 			PerUser: int(c.SocketsPerUser), PerAddress: int(c.SocketsPerAddress), Operations: int(c.SocketOperations), MessageRate: int(c.SocketMessageRate),

@@ -26,9 +26,11 @@ func TestTheEnvironment(t *testing.T) {
 	open.Addr, open.PublicURL = ":8080", "https://example.com"
 	local.Addr, local.PublicURL = "localhost:80", "http://[::1]:8080"
 	const (
-		sayENV     = ": say production, or development, which has keys of its own and shows the API's schema"
-		noDatabase = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
-		noRedis    = "no address such as redis://user:password@localhost:6379/0, with %40 for an @ in the password"
+		sayENV      = ": say production, or development, which has keys of its own and shows the API's schema"
+		noDatabase  = "no address such as postgres://user:password@localhost:5432/godstack?sslmode=require, with %40 for an @ in the password"
+		noCollector = "no address such as http://localhost:4318, without a password"
+		noPairs     = "no list such as key=value,key2=value2, with %20 for a space"
+		noRedis     = "no address such as redis://user:password@localhost:6379/0, with %40 for an @ in the password"
 	)
 	for _, c := range []struct {
 		name    string
@@ -87,6 +89,16 @@ func TestTheEnvironment(t *testing.T) {
 		{"TRUSTED_PROXIES", []string{"TRUSTED_PROXIES=::1,proxy"}, config{}, `TRUSTED_PROXIES: "proxy" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6", []string{"TRUSTED_PROXIES=::ffff:10.0.0.1"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.1" is no network such as 10.0.0.0/8`},
 		{"TRUSTED_PROXIES of IPv4 as IPv6, a network", []string{"TRUSTED_PROXIES=::ffff:10.0.0.0/104"}, config{}, `TRUSTED_PROXIES: "::ffff:10.0.0.0/104" is no network such as 10.0.0.0/8`},
+		{"OTEL_TRACES_EXPORTER", []string{"OTEL_TRACES_EXPORTER=jaeger"}, config{}, `OTEL_TRACES_EXPORTER: "jaeger" is neither otlp nor none`},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318"}, config{}, "OTEL_EXPORTER_OTLP_ENDPOINT: " + noCollector},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT with a password", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://ada:plover@localhost"}, config{}, "OTEL_EXPORTER_OTLP_ENDPOINT: " + noCollector},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=x"}, config{}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: " + noCollector},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", []string{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}, config{}, `OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not http/protobuf, which is all there is`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", []string{"OTEL_EXPORTER_OTLP_HEADERS=plover"}, config{}, "OTEL_EXPORTER_OTLP_HEADERS: " + noPairs},
+		{"OTEL_RESOURCE_ATTRIBUTES", []string{"OTEL_RESOURCE_ATTRIBUTES=a=%zz"}, config{}, "OTEL_RESOURCE_ATTRIBUTES: " + noPairs},
+		{"OTEL_TRACES_SAMPLER", []string{"OTEL_TRACES_SAMPLER=some"}, config{}, `OTEL_TRACES_SAMPLER: "some" is none of always_on, always_off and traceidratio, nor parentbased_ and one of them`},
+		{"OTEL_TRACES_SAMPLER_ARG", []string{"OTEL_TRACES_SAMPLER_ARG=2"}, config{}, `OTEL_TRACES_SAMPLER_ARG: "2" is no number from 0 to 1`},
+		{"OTEL_TRACES_SAMPLER_ARG that is none", []string{"OTEL_TRACES_SAMPLER_ARG=NaN"}, config{}, `OTEL_TRACES_SAMPLER_ARG: "NaN" is no number from 0 to 1`},
 		{"all at once", []string{"ENV=x", "LOG_LEVEL=y"}, config{}, "ENV: \"x\" is neither development nor production\nLOG_LEVEL: \"y\" is none of debug, info, warn and error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

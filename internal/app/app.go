@@ -28,6 +28,7 @@ import (
 	"godstack/internal/auth"
 	"godstack/internal/mail"
 	"godstack/internal/server"
+	"godstack/internal/telemetry"
 	"godstack/web"
 )
 
@@ -56,9 +57,11 @@ type Config struct {
 	RedisURL string
 	// Pubsub is by what nodes wake each other. Default: memory in development, else postgres.
 	Pubsub Pubsub
-	// MetricsAddr is an address to listen on for whoever collects metrics, apart from Addr since they are for operators alone. Empty:
-	// nowhere.
+	// MetricsAddr is an address to listen on for whoever collects metrics and profiles, apart from Addr since they are for operators
+	// alone. Empty: nowhere, and requests are not counted.
 	MetricsAddr string
+	// Tracing says where traces go. Nil: nowhere, and nothing is traced.
+	Tracing *Tracing
 	// ListenURL is a connection string for what needs a session of its own, which a pooler between does not give: the change log's reader
 	// and its wake-ups. Empty: DatabaseURL.
 	ListenURL string
@@ -75,7 +78,12 @@ type Config struct {
 	// Server tunes limits and timeouts. Introspection, Cookies and Secure are set from the fields above, and PublicURL joins
 	// Origins.
 	Server server.Config
+
+	tracer *telemetry.Tracer // made of Tracing
 }
+
+// Tracing says where traces go, and which.
+type Tracing = telemetry.TraceConfig
 
 func (c Config) withDefaults() (Config, error) {
 	if c.DatabaseURL == "" && !c.Development {
@@ -176,6 +184,14 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			_ = ln.Close()
 		}
 	}()
+	if cfg.tracer, err = telemetry.NewTracer(ctx, cfg.Tracing, cfg.Logger); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, cfg.tracer.Close(ctx))
+		}
+	}()
 	db, err := openDatabase(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -202,6 +218,7 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 			err = errors.Join(err, core.close())
 		}
 	}()
+	counts := newMetrics(cfg)
 	srv, err := server.New(server.Deps{
 		Schema:     core.schema,
 		Extensions: core.extensions,
@@ -221,6 +238,8 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		},
 		Notes:      core.notes,
 		Playground: web.Playground(seedHint(cfg)),
+		Metrics:    counts.counts(),
+		Tracer:     cfg.tracer,
 		Logger:     cfg.Logger,
 	}, &cfg.Server)
 	if err != nil {
@@ -228,13 +247,12 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 
 	services := slices.Concat(core.services, db.watch())
-	if cfg.MetricsAddr != "" {
-		m, err := newMetrics(ctx, cfg.MetricsAddr, core, srv)
-		if err != nil {
+	if counts != nil {
+		if err := counts.listen(ctx, cfg, db, core, srv); err != nil {
 			return nil, err
 		}
-		services = append(services, service{"metrics", m.serve})
-		cfg.Logger.InfoContext(ctx, "metrics", "address", m.ln.Addr().String())
+		services = append(services, service{"metrics", counts.serve})
+		cfg.Logger.InfoContext(ctx, "metrics", "address", counts.ln.Addr().String())
 	}
 
 	a := &App{url: cfg.PublicURL, addr: ln.Addr(), mail: core.accounts.mail, done: make(chan struct{})}
@@ -245,6 +263,9 @@ func Start(ctx context.Context, cfg Config) (_ *App, err error) {
 		defer a.stop()
 		err := run(ctx, srv, ln, services)
 		a.err = errors.Join(err, core.close(), db.close(ctx))
+		if err := cfg.tracer.Close(ctx); err != nil { // a collector that is away is no failure of the program
+			cfg.Logger.WarnContext(ctx, "the last traces are lost", "error", err)
+		}
 	}()
 	return a, nil
 }

@@ -97,6 +97,7 @@ func connect(ctx context.Context, cfg Config) (_ *database, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DATABASE_URL: %w", err), db.close(ctx))
 	}
+	poolCfg.ConnConfig.Tracer = cfg.tracer.Statements()
 	db.pool, err = pgxpool.NewWithConfig(ctx, poolCfg)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", err), db.close(ctx))

@@ -19,6 +19,7 @@ func newReplica(ctx context.Context, cfg Config, primary *pgxpool.Pool) (*replic
 	if err != nil {
 		return nil, fmt.Errorf("READ_DATABASE_URL: %w", err)
 	}
+	poolCfg.ConnConfig.Tracer = cfg.tracer.Statements()
 	r, err := replica.New(ctx, primary, poolCfg, &replica.Config{Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("READ_DATABASE_URL: %w", err)

@@ -24,6 +24,14 @@ const (
 	Internal        Code = "INTERNAL"
 )
 
+// Codes are all of them.
+func Codes() []Code {
+	return []Code{
+		Unauthenticated, Forbidden, NotFound, Conflict, AlreadyExists, BadUserInput, AccountLocked, RateLimited, CSRFRejected, TooComplex,
+		Unavailable, Internal,
+	}
+}
+
 // Error is an error that a client may see. Everything else that a resolver returns is INTERNAL: it is logged
 // and hidden.
 type Error struct {

@@ -39,12 +39,16 @@
 //     browsers from guessing types, framing, embedding and storing it.
 //   - A query that says what it has to see, by Read-After, is answered from what has that, and by no cache; a mutation's answer says what it
 //     has written, whatever became of it (TestReadAfter).
-//   - The access log has no query string, no body, and no header but the request id.
+//   - The access log has no query string, no body, and no header but the request id. Each operation over a socket or an event stream has
+//     a line (TestTheLogOfOperations).
+//   - An operation is counted once, by whatever way it comes and however it ends (TestOperationsAreCounted, TestAPanicIsAFailure), which
+//     costs no allocation (TestCountingCostsNoAllocation).
+//   - /readyz says what is wrong, and is one look for all who ask within 250 ms (TestReadinessIsLookedAtOnce, TestADrainingNodeIsNotReady).
 //   - A panic ends the request or the operation it happened in, and nothing else (TestAPanicOfTheExecutor, TestAPanicOverASocket); no
 //     stream stays of a subscription that did not begin (TestStreamsThatDoNotBegin).
 //   - [Server.Serve] lets running requests finish, for a bounded time, and returns after the last socket is
 //     closed.
 //
-// It may import viewer, ratelimit, graphqlws, and of record the error codes and the sinks of streams. It knows no entity and no
+// It may import viewer, ratelimit, telemetry, graphqlws, and of record the error codes and the sinks of streams. It knows no entity and no
 // generated code, so that tests drive it with a schema written by hand.
 package server

@@ -117,11 +117,19 @@ func (s *Server) present(ctx context.Context, err error) *gqlerror.Error {
 			}
 			out.Path = graphql.GetFieldContext(ctx).Path()
 		}
+		if e.Conflict != nil {
+			s.deps.Metrics.Conflict(e.Conflict.Type)
+		}
 		s.logError(ctx, &e, out.Path, err)
 		out.Message, out.Extensions = e.Message, e.Extensions()
 		if e.Code == record.Internal {
 			out.Message = internal(nil).Message
 		}
+	}
+	if g == nil || g.Extensions["requestId"] == nil { // not one that was presented before
+		code, _ = out.Extensions["code"].(string)
+		s.deps.Metrics.Error(code)
+		s.deps.Tracer.Error(ctx, code)
 	}
 	out.Extensions["requestId"] = RequestID(ctx)
 	return out
@@ -141,6 +149,9 @@ func (s *Server) logError(ctx context.Context, e *record.Error, path ast.Path, e
 	attrs := []slog.Attr{
 		slog.String("requestId", RequestID(ctx)), slog.String("code", string(e.Code)),
 		slog.String("path", path.String()), slog.Any("error", err),
+	}
+	if id := s.deps.Tracer.TraceID(ctx); id != "" {
+		attrs = append(attrs, slog.String("traceId", id))
 	}
 	if p, ok := errors.AsType[*panicError](err); ok {
 		attrs = append(attrs, slog.String("stack", string(p.stack)))

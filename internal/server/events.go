@@ -98,6 +98,9 @@ func (e *events) begin(ctx context.Context, id string) (*streamed, error) {
 func (e *events) write(w http.ResponseWriter, r *http.Request) {
 	defer e.end()
 	defer context.AfterFunc(e.server.draining, e.end)()
+	requestFrom(r.Context()).route = eventsRoute
+	e.server.streams.Add(1)
+	defer e.server.streams.Add(-1)
 	// The server's timeouts are for answers that end.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // it is watched whether the client goes

@@ -63,7 +63,10 @@ func (s *Server) perform(out outlet, op *graphql.OperationContext) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.OperationTimeout)
 	defer cancel()
+	ctx, o := s.observe(ctx, op)
+	defer o.end(true)
 	resp, err := s.execute(ctx, op)
+	o.end(failed(resp, err))
 	if err != nil {
 		s.fail(ctx, out, err)
 		return
@@ -96,6 +99,8 @@ func (s *Server) stream(ctx context.Context, out outlet, op *graphql.OperationCo
 // open begins a subscription within OperationTimeout. Where its field left a stream, that is pushed from then on, and has nothing of ctx;
 // else the events are pulled here until there are no more. A stream does not stay where anything goes wrong, be it a panic.
 func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationContext, left func() pushed) {
+	ctx, o := s.observe(ctx, op)
+	defer o.end(true) // unless it has begun
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// No deadline: a stream that is pulled goes on with this context.
@@ -116,18 +121,22 @@ func (s *Server) open(ctx context.Context, out outlet, op *graphql.OperationCont
 		out.Push(stream.Resume, stream.Close)
 		stream.Start()
 		going = true
+		o.end(false)
 		return
 	}
+	o.begun = time.Now()
 	for {
 		resp := next(ctx)
 		switch {
 		case resp == nil:
+			o.end(false)
 			out.Complete()
 			return
 		case len(resp.Data) == 0 && len(resp.Errors) > 0: // it was refused
 			out.Fail(marshal(resp.Errors))
 			return
 		}
+		o.end(false)
 		if out.Send(encode(resp, true)) != nil {
 			return
 		}

@@ -125,7 +125,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 		s.refuse(w, r, http.StatusBadRequest, badRequest("subscriptions need a WebSocket, or Accept: %s", typeEvents))
 		return
 	}
+	ctx, o := s.observe(ctx, op)
+	defer o.end(true) // where the executor panics
 	resp, err := s.executeFor(ctx, w, r, op)
+	o.end(failed(resp, err))
 	if err != nil {
 		s.refuse(w, r, statusOf(translate(ctx, err).Code), err)
 		return
@@ -135,8 +138,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, contentType stri
 
 // allowed refuses what GET must not do, and has the access log name the operation.
 func (s *Server) allowed(w http.ResponseWriter, r *http.Request, op *graphql.OperationContext) bool {
-	name := op.Operation.Name // of ASCII alone
-	requestFrom(r.Context()).operation = strings.TrimSpace(string(op.Operation.Operation) + " " + name[:min(len(name), longestLoggedName)])
+	requestFrom(r.Context()).operation = operationName(op)
 	if r.Method == http.MethodGet && op.Operation.Operation == ast.Mutation {
 		w.Header().Set("Allow", http.MethodPost)
 		s.refuse(w, r, http.StatusMethodNotAllowed, badRequest("GET is for queries; use POST"))

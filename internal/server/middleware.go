@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"godstack/internal/record"
+	"godstack/internal/telemetry"
 	"godstack/internal/viewer"
 )
 
@@ -21,6 +22,7 @@ type request struct {
 	client    viewer.Client
 	operation string
 	user      uuid.UUID
+	route     string // for metrics, where it is not the pattern's
 }
 
 // detach takes from the client what outlives its request, where answers have no header.
@@ -50,7 +52,7 @@ const requestIDHeader = "X-Request-Id"
 // saneID is what is taken over from a client or a proxy: short, and harmless in a log.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// ServeHTTP gives the request an id, answers it, and writes the access log, which has neither the query string nor
+// ServeHTTP gives the request an id, answers it, counts and traces it, and writes the access log, which has neither the query string nor
 // anything of a header or a body but the id and the operation's name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get(requestIDHeader)
@@ -60,12 +62,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := &request{client: viewer.Client{RequestID: id}}
 	s.describe(&info.client, r)
 	info.client.SetAnswer(w.Header())
-	r = r.WithContext(viewer.WithClient(context.WithValue(r.Context(), requestKey{}, info), &info.client))
+	ctx, span := r.Context(), telemetry.Span{}
+	if s.deps.Tracer != nil && !isProbe(r.URL.Path) {
+		_, trusted := s.peer(r)
+		ctx, span = s.deps.Tracer.Request(r, trusted)
+		span.Set("godstack.request_id", id)
+	}
+	r = r.WithContext(viewer.WithClient(context.WithValue(ctx, requestKey{}, info), &info.client))
 	out := &recorder{ResponseWriter: w}
 	setHeaders(out.Header(), s.headers)
 	out.Header().Set(requestIDHeader, id)
 
 	start := time.Now()
+	s.deps.Metrics.Begin()
 	defer func() {
 		v := recover()
 		aborted := v == http.ErrAbortHandler //nolint:errorlint // net/http compares so as well
@@ -75,7 +84,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				s.refuse(out, r, http.StatusInternalServerError, internal(nil))
 			}
 		}
-		s.logAccess(r, out, info, time.Since(start))
+		took := time.Since(start)
+		if info.route == "" {
+			info.route = routeOf(r.Pattern) // which the mux has set
+		}
+		s.deps.Metrics.End(info.route, r.Method, out.code(), took)
+		s.logAccess(r, out, info, took, span.TraceID())
+		if info.user != uuid.Nil {
+			span.Set("user.id", info.user.String())
+		}
+		span.EndRequest(r.Method, info.route, out.code())
 		if aborted {
 			panic(v)
 		}
@@ -85,7 +103,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took time.Duration) {
+func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took time.Duration, traceID string) {
 	level := slog.LevelInfo
 	if r.URL.Path != "/graphql" {
 		level = slog.LevelDebug // probes and assets
@@ -102,6 +120,9 @@ func (s *Server) logAccess(r *http.Request, out *recorder, info *request, took t
 	}
 	if info.user != uuid.Nil {
 		attrs = append(attrs, slog.String("user", info.user.String()))
+	}
+	if traceID != "" {
+		attrs = append(attrs, slog.String("traceId", traceID))
 	}
 	s.log.LogAttrs(r.Context(), level, "request", attrs...)
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -21,6 +22,7 @@ import (
 
 	"godstack/internal/graphqlws"
 	"godstack/internal/ratelimit"
+	"godstack/internal/telemetry"
 	"godstack/internal/viewer"
 )
 
@@ -72,6 +74,10 @@ type Deps struct {
 	Notes func() []string
 	// Playground is mounted at /playground/, with the prefix stripped; / leads there. Nil: neither route exists.
 	Playground http.Handler
+	// Metrics counts requests, operations and errors. Nil: nobody does.
+	Metrics *telemetry.Metrics
+	// Tracer makes a span of each request, but for probes, and of each operation. Nil: nothing is traced.
+	Tracer *telemetry.Tracer
 	// Logger takes the access log and the causes of errors. Nil: no log.
 	Logger *slog.Logger
 }
@@ -143,6 +149,8 @@ type Server struct {
 	writeTimeout time.Duration // of an answer; on a route, of a piece of it
 
 	sockets   *graphqlws.Server
+	readiness readiness
+	streams   atomic.Int64    // event streams that are open
 	streaming sync.WaitGroup  // operations of reserved event streams; others end with their requests
 	draining  context.Context // done when event streams are to end
 	drain     context.CancelFunc
@@ -174,6 +182,7 @@ func New(deps Deps, cfg *Config) (*Server, error) {
 		deps: deps, cfg: full, log: deps.Logger, mux: http.NewServeMux(), headers: securityHeaders(full.Secure),
 		writeTimeout: full.OperationTimeout + 30*time.Second, holders: map[holder]int{}, reservations: map[string]*events{},
 	}
+	s.readiness.check = deps.Ready
 	if err := s.setOrigins(); err != nil {
 		return nil, err
 	}
@@ -227,25 +236,11 @@ func (d documents) Add(ctx context.Context, query string, doc *ast.QueryDocument
 	}
 }
 
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
-	w.Header().Set("Cache-Control", "no-store")
-	if err := s.deps.Ready(ctx); err != nil {
-		s.log.WarnContext(ctx, "not ready", "error", err, "requestId", RequestID(ctx))
-		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = io.WriteString(w, "ready\n")
-	if s.deps.Notes != nil {
-		for _, line := range s.deps.Notes() {
-			_, _ = io.WriteString(w, line+"\n")
-		}
-	}
-}
-
 // Sockets says what WebSockets there are, and counts what went through them.
 func (s *Server) Sockets() graphqlws.Stats { return s.sockets.Stats() }
+
+// EventStreams is how many event streams are open.
+func (s *Server) EventStreams() int { return int(s.streams.Load()) }
 
 // Serve answers on ln, which it closes, until ctx is done. Then it accepts nothing new, closes sockets and event streams
 // and lets running requests finish. It returns an error where the listener failed, or where something still

@@ -1,0 +1,9 @@
+package telemetry
+
+import (
+	"testing"
+
+	"godstack/internal/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
