@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -187,14 +188,21 @@ func TestCountingCostsNoAllocation(t *testing.T) {
 		b := setup(t, configure...)
 		body := bytes.NewReader([]byte(`{"query": "query Named { ok }"}`))
 		r := post("")
-		return testing.AllocsPerRun(200, func() {
+		answer := func() {
 			body.Reset([]byte(`{"query": "query Named { ok }"}`))
 			r.Body = struct {
 				*bytes.Reader
 				closer
 			}{Reader: body}
 			b.ServeHTTP(httptest.NewRecorder(), r)
-		})
+		}
+		// The least of many: pools that are emptied, as the race detector does
+		// at random, cost some of them more.
+		least := math.Inf(1)
+		for range 500 {
+			least = min(least, testing.AllocsPerRun(1, answer))
+		}
+		return least
 	}
 	off := measure()
 	on := measure(func(d *Deps, _ *Config) { d.Metrics = telemetry.NewMetrics(prometheus.NewRegistry()) })
