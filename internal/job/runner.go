@@ -254,16 +254,25 @@ func (s Stats) Failed() (n uint64) {
 	return n
 }
 
-// Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and twice EndTimeout. It is called once. What cannot begin
-// is an error.
+// Run works jobs until ctx is done, and returns nil then, after at most StopTimeout and twice EndTimeout. It is called once. While the
+// database is away it tries again: that is no reason for a node to end.
 func (r *Runner) Run(ctx context.Context) error {
-	if err := r.beat(ctx, r.cfg.Lease); err != nil { // before the first job is fetched
-		return fmt.Errorf("job: say that this node lives: %w", err)
+	for pause := r.cfg.PollInterval; ; pause = min(2*pause, r.cfg.Lease/3) {
+		err := r.begin(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.cfg.Logger.WarnContext(ctx, "jobs do not begin", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
 	}
 	background := context.WithoutCancel(ctx)
-	if err := r.client.Start(background); err != nil {
-		return fmt.Errorf("job: start: %w", err)
-	}
 	alive, stopBeating := context.WithCancel(background)
 	beating := make(chan struct{})
 	go func() {
@@ -284,6 +293,17 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer cancel()
 	if _, err := r.pool.Exec(leave, `DELETE FROM job_workers WHERE id = $1`, r.client.ID()); err != nil {
 		r.cfg.Logger.WarnContext(ctx, "job: take leave", "error", err)
+	}
+	return nil
+}
+
+// begin says that this node lives, and then has it fetch jobs.
+func (r *Runner) begin(ctx context.Context) error {
+	if err := r.beat(ctx, r.cfg.Lease); err != nil {
+		return fmt.Errorf("job: say that this node lives: %w", err)
+	}
+	if err := r.client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("job: start: %w", err)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
@@ -429,4 +430,51 @@ func rows(t *testing.T, b *bundle, query string) (all [][]any) {
 	}
 	require.NoError(t, rs.Err())
 	return all
+}
+
+// A node may start before its database does: it works as soon as that is there.
+func TestTheDatabaseIsAwayAtFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	e := b.enqueue(t, note{}, nil)
+	var back atomic.Bool
+	tries := make(chan struct{}, 100)
+	cfg := b.Config()
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error {
+		if back.Load() {
+			return nil
+		}
+		select {
+		case tries <- struct{}{}:
+		default:
+		}
+		return errors.New("the database is away")
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	(&bundle{Pool: pool}).work(t, func(context.Context, note) error { return nil })
+	for range 3 {
+		receive(t, tries)
+	}
+	back.Store(true)
+	b.becomes(t, e, "completed")
+}
+
+// What is told to stop while its database is away stops.
+func TestStopWhileTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	tries := make(chan struct{}, 100)
+	cfg := b.Config()
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error {
+		tries <- struct{}{}
+		return errors.New("the database is away")
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	n := (&bundle{Pool: pool}).work(t, func(context.Context, note) error { return nil })
+	receive(t, tries)
+	require.NoError(t, n.stop())
 }
