@@ -419,7 +419,9 @@ func newPostgres(t *testing.T) *postgres {
 func (p *postgres) start() {
 	p.t.Helper()
 	var err error
-	p.server, err = devdb.Start(p.t.Context(), devdb.Config{Dir: p.dir, Unsafe: true})
+	p.server, err = devdb.Start(p.t.Context(), devdb.Config{Dir: p.dir, Unsafe: true, Settings: map[string]string{
+		"synchronous_commit": "on", // what was answered is there after a crash
+	}})
 	require.NoError(p.t, err)
 }
 

@@ -204,6 +204,9 @@ func (r *revocations) judge(v viewer.Viewer) (ended, complete bool) {
 // Viewer asks the database. Where it cannot be read what was missed, or what a user's role has become, who watches
 // those concerned is told that their rights ended.
 func (s *Service) Deliver(ctx context.Context, b changelog.Batch) {
+	if b.Resync {
+		s.deps.Reserve.Reset() // its connections may be to a server that is gone, as the log's was
+	}
 	if _, complete := s.revoked.judge(viewer.Viewer{}); b.Resync || !complete {
 		err := s.Load(ctx)
 		if err != nil {

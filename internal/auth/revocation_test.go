@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"godstack/internal/changelog"
@@ -319,6 +320,40 @@ func TestWhatWasMissedCannotBeRead(t *testing.T) {
 	s.Deliver(ctx, changelog.Batch{Resync: true})
 	<-watcher.ended
 	refused(t, s.Check(plain(), *p.Viewer), record.Unauthenticated)
+}
+
+// TestMissedAsTheServerEnded holds that connections that ended with the log's keep nobody from reading what was missed.
+func TestMissedAsTheServerEnded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user(t, "ada")
+	b.user(t, "bob")
+	ada, bob := b.login(t, "ada"), b.login(t, "bob")
+	s := b.node(t)
+	cfg := b.pool.Config()
+	cfg.ConnConfig.RuntimeParams["application_name"] = "reserve"
+	var err error
+	s.deps.Reserve, err = pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	defer s.deps.Reserve.Close()
+	s.Deliver(t.Context(), changelog.Batch{})
+	watcher, bystander := newWatching(), newWatching()
+	defer s.Watch(*ada.Viewer, watcher)()
+	defer s.Watch(*bob.Viewer, bystander)()
+	_, err = b.Logout(as(*ada.Viewer))
+	require.NoError(t, err)
+
+	var ended int
+	require.NoError(t, b.pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'reserve'`).Scan(&ended))
+	require.Positive(t, ended)
+	s.Deliver(t.Context(), changelog.Batch{Resync: true})
+	<-watcher.ended
+	select {
+	case <-bystander.ended:
+		require.Fail(t, "another user's rights ended")
+	default:
+	}
 }
 
 func TestViewer(t *testing.T) {
